@@ -1,0 +1,24 @@
+/*-------------------------------------------------------------------------
+ *
+ * init.cpp
+ *		Loading the library: settings and hooks.  Opens nothing, reads no clock;
+ *		the postmaster's state is inherited by every backend.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "ext/statistics/capture.hpp"
+#include "pg/server.hpp"
+#include "pg/settings.hpp"
+
+extern "C" {
+PG_MODULE_MAGIC;
+
+PGDLLEXPORT void _PG_init(void);
+
+void
+_PG_init(void)
+{
+	cache_ext::pg::define_settings();
+	cache_ext::statistics::register_capture_callbacks();
+}
+}

@@ -1,0 +1,24 @@
+/*-------------------------------------------------------------------------
+ *
+ * statistics.hpp
+ *		What the rest of the extension may ask of the statistics engine.
+ *
+ *-------------------------------------------------------------------------
+ */
+#pragma once
+
+#include "pg/server.hpp"
+
+namespace cache_ext::statistics {
+
+/*
+ * Fold all partial rows that a fresh snapshot sees, in the current transaction.
+ * Returns how many partial rows were folded, or -1 when another session is
+ * folding and wait is false.  The worker calls it once a turn.
+ */
+int64 fold(bool wait);
+
+/* Vacuum the internal tables that recent folds have churned; runs transactions of its own. */
+void vacuum_churned();
+
+} /* namespace cache_ext::statistics */
