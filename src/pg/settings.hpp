@@ -9,8 +9,23 @@
 
 namespace cache_ext::pg {
 
-/* Milliseconds between two folds while there is something to fold. */
+/* Statistics: milliseconds between two folds while there is something to fold. */
 extern int fold_interval_ms;
+
+/* Redis: where it is and how long to wait for it. */
+extern char *redis_url;           /* empty: see the environment (redis_link.hpp) */
+extern char *redis_password_file; /* empty: none */
+extern int connect_timeout_ms;
+extern int command_timeout_ms;
+
+/* The cache. */
+extern bool cache_enabled; /* off: no reads and no fills; invalidations go on */
+extern char *key_prefix;
+extern int default_ttl_s;
+extern int max_value_size_kb;
+
+/* Grows whenever an address, a password file or their like is assigned: connections compare. */
+extern unsigned int redis_settings_generation;
 
 void define_settings();
 

@@ -1,0 +1,70 @@
+/*-------------------------------------------------------------------------
+ *
+ * redis_link.hpp
+ *		This process's connection to Redis.
+ *
+ * One lazy connection a process, chosen and opened in one place.  Every wait
+ * is on the process's latch as well, ends at a deadline that covers the whole
+ * call, and obeys query cancel.  A connection whose exchange did not end is
+ * closed, never used again.
+ *
+ * All functions are C++: call them inside pg::guard().
+ *
+ *-------------------------------------------------------------------------
+ */
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "core/base/digest.hpp"
+#include "core/redis/connection.hpp"
+#include "pg/server.hpp"
+
+namespace cache_ext::pg {
+
+/* What a connection is to those who remember things about it. */
+struct RedisServer
+{
+	Digest incarnation; /* of run_id and master_replid, asked when the connection was made */
+	uint64 connection;  /* number of this connection in this process, from 1; never used twice */
+};
+
+struct ExchangeOptions
+{
+	int timeout_ms = 0;          /* the whole exchange; 0: cache_ext.command_timeout */
+	bool ignore_backoff = false; /* the worker paces its attempts itself */
+};
+
+/* Is there an address, in the setting or in the server's environment?  Costs nothing. */
+bool redis_configured();
+
+/* "host:port/db" for messages; empty when not configured. */
+std::string redis_name();
+
+/*
+ * Send the commands and return their replies, one a command, in order.  An
+ * error reply is a reply (Reply::is_error), not an exception.  Opens the
+ * connection first when there is none: that has its own deadline,
+ * cache_ext.connect_timeout.
+ *
+ * Throws Error(08006) when Redis is not configured, cannot be reached, does not
+ * answer in time or answers nonsense; Error(08006) at once while the back-off
+ * after an earlier failure lasts.  A query cancel comes as PgError.  In each
+ * case the connection is closed.
+ */
+std::vector<redis::Reply> redis_exchange(const redis::Request &request,
+                                         const ExchangeOptions &options = ExchangeOptions());
+
+/* The server at the other end; connects when needed, throws as redis_exchange() does. */
+RedisServer redis_server(const ExchangeOptions &options = ExchangeOptions());
+
+/* Number of the connection that is open now, 0 when there is none.  Never connects, never throws.
+ */
+uint64 redis_connection() noexcept;
+
+/* Close it, if there is one; the next exchange opens another. */
+void redis_disconnect() noexcept;
+
+} /* namespace cache_ext::pg */
