@@ -1,0 +1,31 @@
+/*-------------------------------------------------------------------------
+ *
+ * worker.hpp
+ *		Waking the background worker of the current database.
+ *
+ *-------------------------------------------------------------------------
+ */
+#pragma once
+
+#include "pg/server.hpp"
+
+namespace cache_ext::worker {
+
+/* Settings aside, all that loading the library has to do for workers. */
+void register_worker();
+
+/*
+ * The current transaction leaves work behind (partial rows, outbox rows): its
+ * commit wakes the worker.  Makes sure now that one runs or will; when none can
+ * be started it says so in the log and the work waits for the next occasion.
+ * Cheap after the first call in a transaction.
+ */
+void note_committed_changes_soon();
+
+/* There is committed work: start or wake the worker at once. */
+void wake();
+
+/* Process number of this database's worker, 0 when none runs. */
+int running_pid();
+
+} /* namespace cache_ext::worker */

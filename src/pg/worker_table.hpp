@@ -1,0 +1,56 @@
+/*-------------------------------------------------------------------------
+ *
+ * worker_table.hpp
+ *		Shared memory: which database has a worker, and what it should know.
+ *
+ * One slot a database.  The table's lightweight lock is held to find, take or
+ * give up a slot and to decide that a worker goes; it is a leaf.  Counters and
+ * flags are atomics and need no lock, so a commit callback may touch them: it
+ * cannot fail, wait or allocate.
+ *
+ * Once a worker is counted on (expect()), it does not go before the expectation
+ * is settled, so no commit can fall between "nothing left to do" and its exit.
+ *
+ *-------------------------------------------------------------------------
+ */
+#pragma once
+
+#include "pg/server.hpp"
+
+namespace cache_ext::pg {
+
+constexpr int kWorkerSlots = 64;
+
+struct WorkerSlot;
+
+/* Hooks for shared memory when the library is preloaded; nothing otherwise. */
+void register_worker_table();
+
+/* This database's slot, taken at first use; a null pointer when all are in use. */
+WorkerSlot *my_worker_slot();
+
+/*
+ * A backend's side.  expect() counts the caller in and returns true when a
+ * worker has to be started, which the caller then attempts and reports by
+ * started().  settle() is the other half, safe in commit and abort callbacks.
+ */
+bool expect_worker(WorkerSlot *slot);
+void worker_started(WorkerSlot *slot, bool success) noexcept;
+void settle_expectation(WorkerSlot *slot, bool committed_work) noexcept;
+void wake_worker(WorkerSlot *slot) noexcept;
+
+/* Ask the worker of any database to leave, and start none for some seconds. */
+void ask_worker_to_leave(Oid database);
+
+/* A worker's side. */
+bool claim_worker_slot(WorkerSlot *slot);            /* false: another one has it */
+void release_worker_slot(WorkerSlot *slot) noexcept; /* at exit, however it comes */
+bool release_idle_slot(WorkerSlot *slot);            /* false: there is work or an expectation */
+bool take_work_flag(WorkerSlot *slot) noexcept; /* something was committed since the last call */
+bool asked_to_leave(WorkerSlot *slot) noexcept;
+int worker_pid(WorkerSlot *slot) noexcept;
+
+/* Launcher: databases with committed work and no worker; returns how many were written. */
+int databases_without_worker(Oid *databases, int limit);
+
+} /* namespace cache_ext::pg */
