@@ -36,8 +36,8 @@ raise(const Report &report)
 		ReThrowError(report.edata);
 
 	ereport(ERROR, (errcode(report.sqlstate), errmsg_internal("%s", report.message),
-					report.detail[0] != '\0' ? errdetail_internal("%s", report.detail) : 0,
-					report.hint[0] != '\0' ? errhint("%s", report.hint) : 0));
+	                report.detail[0] != '\0' ? errdetail_internal("%s", report.detail) : 0,
+	                report.hint[0] != '\0' ? errhint("%s", report.hint) : 0));
 	pg_unreachable();
 }
 

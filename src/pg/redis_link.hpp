@@ -28,7 +28,9 @@ namespace cache_ext::pg {
 struct RedisServer
 {
 	Digest incarnation; /* of run_id and master_replid, asked when the connection was made */
-	uint64 connection;  /* number of this connection in this process, from 1; never used twice */
+	bool identified; /* false: it hides run_id or master_replid, so nothing may rely on incarnation
+	                  */
+	uint64 connection; /* number of this connection in this process, from 1; never used twice */
 };
 
 struct ExchangeOptions
@@ -37,8 +39,8 @@ struct ExchangeOptions
 	bool ignore_backoff = false; /* the worker paces its attempts itself */
 };
 
-/* Is there an address, in the setting or in the server's environment?  Costs nothing. */
-bool redis_configured();
+/* Is there an address, in the setting or in the server's environment?  Costs a comparison. */
+bool redis_configured() noexcept;
 
 /* "host:port/db" for messages; empty when not configured. */
 std::string redis_name();

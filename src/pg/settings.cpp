@@ -3,31 +3,199 @@
  * settings.cpp
  *		Every setting of the extension, grouped by feature.
  *
+ * Check hooks refuse what could not work, naming the part and never the
+ * content: an address may hold a password.  Nothing is opened or resolved
+ * here; the postmaster runs these hooks too.
+ *
  *-------------------------------------------------------------------------
  */
 #include <climits>
+#include <cstring>
+#include <new>
 
+#include "core/base/error.hpp"
+#include "core/redis/address.hpp"
 #include "pg/server.hpp"
 #include "pg/settings.hpp"
 
 extern "C" {
+#include "access/parallel.h"
 #include "utils/guc.h"
 }
 
 namespace cache_ext::pg {
 
 constexpr int kDefaultFoldIntervalMs = 100;
+constexpr int kDefaultConnectTimeoutMs = 1000;
+constexpr int kDefaultCommandTimeoutMs = 200;
+constexpr int kMaxTimeoutMs = 60 * 1000;
+constexpr int kDefaultTtlS = 300;
+constexpr int kMaxTtlS = 10 * 365 * 24 * 3600;
+constexpr int kDefaultMaxValueSizeKb = 1024;
+constexpr int kMaxMaxValueSizeKb = 32 * 1024;
+constexpr size_t kMaxKeyPrefix = 256;
 
 int fold_interval_ms = kDefaultFoldIntervalMs;
+char *redis_url = nullptr;
+char *redis_password_file = nullptr;
+int connect_timeout_ms = kDefaultConnectTimeoutMs;
+int command_timeout_ms = kDefaultCommandTimeoutMs;
+bool cache_enabled = true;
+char *key_prefix = nullptr;
+int default_ttl_s = kDefaultTtlS;
+int max_value_size_kb = kDefaultMaxValueSizeKb;
+unsigned int redis_settings_generation = 1;
+
+/* Somebody types the setting now, as opposed to a process reading it at its start or at reload. */
+static bool
+is_typed(GucSource source)
+{
+	if (!IsTransactionState() || InitializingParallelWorker)
+		return false;
+	return source == PGC_S_FILE || source == PGC_S_TEST || source == PGC_S_SESSION;
+}
+
+/* What is wrong with a Redis address, in fixed buffers: no exception reaches the server. */
+struct Complaint
+{
+	bool wrong;
+	bool has_password;
+	int sqlstate;
+	char message[256];
+	char detail[256];
+	char hint[256];
+};
+
+static void
+examine_address(const char *url, Complaint *complaint) noexcept
+{
+	memset(complaint, 0, sizeof(*complaint));
+	try
+	{
+		complaint->has_password = !redis::parse_address(url).password.empty();
+	}
+	catch (const Error &error)
+	{
+		const char *code = error.state().code;
+
+		complaint->wrong = true;
+		complaint->sqlstate = MAKE_SQLSTATE(code[0], code[1], code[2], code[3], code[4]);
+		strlcpy(complaint->message, error.message().c_str(), sizeof(complaint->message));
+		strlcpy(complaint->detail, error.detail().c_str(), sizeof(complaint->detail));
+		strlcpy(complaint->hint, error.hint().c_str(), sizeof(complaint->hint));
+	}
+	catch (...)
+	{
+		complaint->wrong = true;
+		complaint->sqlstate = ERRCODE_OUT_OF_MEMORY;
+		strlcpy(complaint->message, "out of memory", sizeof(complaint->message));
+	}
+}
+
+extern "C" {
+
+static bool
+cache_ext_check_redis_url(char **value, void **, GucSource source)
+{
+	Complaint complaint;
+
+	if (*value == nullptr || **value == '\0')
+		return true;
+
+	examine_address(*value, &complaint);
+	if (complaint.wrong)
+	{
+		GUC_check_errcode(complaint.sqlstate);
+		/* The whole message is ours: the server's own would quote the address. */
+		GUC_check_errmsg("%s", complaint.message);
+		if (complaint.detail[0] != '\0')
+			GUC_check_errdetail("%s", complaint.detail);
+		if (complaint.hint[0] != '\0')
+			GUC_check_errhint("%s", complaint.hint);
+		return false;
+	}
+	if (complaint.has_password && is_typed(source))
+		ereport(WARNING, (errmsg("the address of Redis contains a password"),
+		                  errdetail("The server may log this statement, and shows it in "
+		                            "pg_stat_activity."),
+		                  errhint("Set cache_ext.redis_password_file instead.")));
+	return true;
+}
+
+static bool
+cache_ext_check_key_prefix(char **value, void **, GucSource)
+{
+	if (*value != nullptr && strlen(*value) > kMaxKeyPrefix)
+	{
+		GUC_check_errdetail("The prefix is longer than %zu bytes.", kMaxKeyPrefix);
+		return false;
+	}
+	return true;
+}
+
+static void
+cache_ext_assign_redis_string(const char *, void *)
+{
+	++redis_settings_generation;
+}
+}
+
+static void
+define_redis_settings()
+{
+	DefineCustomStringVariable(
+	    "cache_ext.redis_url", "Address of Redis: redis:// or unix://, empty for none.",
+	    "When empty, the server's environment variable REDIS_URL is used, then REDIS_HOST, "
+	    "REDIS_PORT and REDIS_PASSWORD.",
+	    &redis_url, "", PGC_SUSET, GUC_SUPERUSER_ONLY, cache_ext_check_redis_url,
+	    cache_ext_assign_redis_string, nullptr);
+	DefineCustomStringVariable(
+	    "cache_ext.redis_password_file", "File that holds the password for Redis.",
+	    "It must belong to the server's user and be readable by nobody else.", &redis_password_file,
+	    "", PGC_SUSET, GUC_SUPERUSER_ONLY, nullptr, cache_ext_assign_redis_string, nullptr);
+	DefineCustomIntVariable("cache_ext.connect_timeout",
+	                        "Longest time to wait for a connection to Redis.", nullptr,
+	                        &connect_timeout_ms, kDefaultConnectTimeoutMs, 1, kMaxTimeoutMs,
+	                        PGC_SUSET, GUC_UNIT_MS, nullptr, nullptr, nullptr);
+	DefineCustomIntVariable("cache_ext.command_timeout",
+	                        "Longest time to wait for Redis to answer one call.", nullptr,
+	                        &command_timeout_ms, kDefaultCommandTimeoutMs, 1, kMaxTimeoutMs,
+	                        PGC_SUSET, GUC_UNIT_MS, nullptr, nullptr, nullptr);
+}
+
+static void
+define_cache_settings()
+{
+	DefineCustomBoolVariable("cache_ext.enabled", "Whether the cache is read and filled.",
+	                         "Invalidations are sent in any case.", &cache_enabled, true, PGC_SUSET,
+	                         0, nullptr, nullptr, nullptr);
+	DefineCustomStringVariable(
+	    "cache_ext.key_prefix", "What stands before every name that is given to Redis.", nullptr,
+	    &key_prefix, "", PGC_SUSET, 0, cache_ext_check_key_prefix, nullptr, nullptr);
+	DefineCustomIntVariable("cache_ext.default_ttl", "Life of an entry made without a ttl.",
+	                        nullptr, &default_ttl_s, kDefaultTtlS, 1, kMaxTtlS, PGC_SUSET,
+	                        GUC_UNIT_S, nullptr, nullptr, nullptr);
+	DefineCustomIntVariable("cache_ext.max_value_size",
+	                        "Size above which a value is returned and not stored.", nullptr,
+	                        &max_value_size_kb, kDefaultMaxValueSizeKb, 1, kMaxMaxValueSizeKb,
+	                        PGC_SUSET, GUC_UNIT_KB, nullptr, nullptr, nullptr);
+}
+
+static void
+define_statistics_settings()
+{
+	DefineCustomIntVariable("cache_ext.fold_interval",
+	                        "Time between two folds of partial rows while tables are written.",
+	                        nullptr, &fold_interval_ms, kDefaultFoldIntervalMs, 10, 60 * 1000,
+	                        PGC_SUSET, GUC_UNIT_MS, nullptr, nullptr, nullptr);
+}
 
 void
 define_settings()
 {
-	DefineCustomIntVariable("cache_ext.fold_interval",
-							"Time between two folds of partial rows while tables are written.",
-							nullptr, &fold_interval_ms, kDefaultFoldIntervalMs, 10, 60 * 1000,
-							PGC_SUSET, GUC_UNIT_MS, nullptr, nullptr, nullptr);
-
+	define_statistics_settings();
+	define_redis_settings();
+	define_cache_settings();
 	MarkGUCPrefixReserved("cache_ext");
 }
 

@@ -9,6 +9,7 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace cache_ext::redis {
@@ -36,5 +37,11 @@ struct Reply
 	bool is_array() const { return kind == Kind::kArray; }
 	bool is_ok() const { return kind == Kind::kStatus && text == "OK"; }
 };
+
+/*
+ * A server's text made fit for a message or the log: cut to 200 bytes, what is
+ * not printable ASCII replaced by '?'.
+ */
+std::string readable(std::string_view text);
 
 } /* namespace cache_ext::redis */
