@@ -8,6 +8,174 @@ COMMENT ON SCHEMA cache_ext_internal IS 'internals of cache_ext; nothing here is
 -- Statistics
 ---------------------------------------------------------------------------
 
+CREATE SEQUENCE cache_ext_internal.statistic_id AS integer;
+CREATE SEQUENCE cache_ext_internal.source_id AS integer;
+
+CREATE TABLE cache_ext_internal.statistic (
+    id integer PRIMARY KEY,
+    relation regclass NOT NULL UNIQUE,
+    query regclass NOT NULL,
+    state regclass NOT NULL,
+    CHECK (id > 0)
+);
+COMMENT ON TABLE cache_ext_internal.statistic IS
+    'a row a statistic: the relation that users read, the view that defines it, the foreign table that answers';
+
+CREATE TABLE cache_ext_internal.source (
+    id integer PRIMARY KEY,
+    relation regclass NOT NULL UNIQUE,
+    log regclass NOT NULL
+);
+COMMENT ON TABLE cache_ext_internal.source IS
+    'a row a captured table (the root of its partitions) and the log of its partial rows';
+
+CREATE TABLE cache_ext_internal.statistic_source (
+    source integer NOT NULL REFERENCES cache_ext_internal.source ON DELETE CASCADE,
+    statistic integer NOT NULL REFERENCES cache_ext_internal.statistic ON DELETE CASCADE,
+    PRIMARY KEY (source, statistic)
+);
+COMMENT ON TABLE cache_ext_internal.statistic_source IS 'which statistics look at which source';
+
+CREATE TABLE cache_ext_internal.leaf (
+    relation oid PRIMARY KEY,
+    source integer NOT NULL REFERENCES cache_ext_internal.source ON DELETE CASCADE
+);
+COMMENT ON TABLE cache_ext_internal.leaf IS
+    'partitions of the sources as the statistics count them, so that ATTACH and DETACH are noticed';
+
+CREATE TABLE cache_ext_internal.progress (
+    statistic integer PRIMARY KEY REFERENCES cache_ext_internal.statistic ON DELETE CASCADE,
+    last_change timestamptz,
+    last_fold timestamptz,
+    folded bigint NOT NULL DEFAULT 0
+) WITH (fillfactor = 20);
+COMMENT ON TABLE cache_ext_internal.progress IS
+    'what folding has done for each statistic; a snapshot that sees its row sees the statistic filled';
+
+SELECT pg_catalog.pg_extension_config_dump('cache_ext_internal.statistic_id', '');
+SELECT pg_catalog.pg_extension_config_dump('cache_ext_internal.source_id', '');
+SELECT pg_catalog.pg_extension_config_dump('cache_ext_internal.statistic', '');
+SELECT pg_catalog.pg_extension_config_dump('cache_ext_internal.source', '');
+SELECT pg_catalog.pg_extension_config_dump('cache_ext_internal.statistic_source', '');
+SELECT pg_catalog.pg_extension_config_dump('cache_ext_internal.progress', '');
+
+CREATE FUNCTION cache_ext_internal.capture_statement() RETURNS trigger
+    AS 'MODULE_PATHNAME', 'cache_ext_capture_statement'
+    LANGUAGE C;
+COMMENT ON FUNCTION cache_ext_internal.capture_statement() IS
+    'appends what a statement changed to the log of its table';
+
+CREATE FUNCTION cache_ext_internal.capture_row() RETURNS trigger
+    AS 'MODULE_PATHNAME', 'cache_ext_capture_row'
+    LANGUAGE C;
+COMMENT ON FUNCTION cache_ext_internal.capture_row() IS
+    'the same for a row that replication applies, where statement triggers do not fire';
+
+CREATE FUNCTION cache_ext_internal.capture_truncate() RETURNS trigger
+    AS 'MODULE_PATHNAME', 'cache_ext_capture_truncate'
+    LANGUAGE C;
+COMMENT ON FUNCTION cache_ext_internal.capture_truncate() IS
+    'takes the rows of a table that is about to be truncated out of its statistics';
+
+CREATE FUNCTION cache_ext_internal.state_handler() RETURNS fdw_handler
+    AS 'MODULE_PATHNAME', 'cache_ext_state_handler'
+    LANGUAGE C STRICT;
+COMMENT ON FUNCTION cache_ext_internal.state_handler() IS
+    'reads a statistic: totals, parts and the partial rows not yet folded, in one snapshot';
+
+CREATE FOREIGN DATA WRAPPER cache_ext_state HANDLER cache_ext_internal.state_handler;
+CREATE SERVER cache_ext_state FOREIGN DATA WRAPPER cache_ext_state;
+
+CREATE FUNCTION statistics_create(
+    name text,
+    query text,
+    concurrently boolean DEFAULT false,
+    replace boolean DEFAULT false
+) RETURNS regclass
+    AS 'MODULE_PATHNAME', 'cache_ext_statistics_create'
+    LANGUAGE C VOLATILE;
+COMMENT ON FUNCTION statistics_create(text, text, boolean, boolean) IS
+    'makes a relation that always equals the query, maintained as its tables change';
+
+CREATE FUNCTION statistics_drop(relation regclass) RETURNS void
+    AS 'MODULE_PATHNAME', 'cache_ext_statistics_drop'
+    LANGUAGE C VOLATILE STRICT;
+COMMENT ON FUNCTION statistics_drop(regclass) IS 'drops a statistic, as DROP VIEW on it does';
+
+CREATE FUNCTION statistics_refresh(relation regclass, concurrently boolean DEFAULT false) RETURNS void
+    AS 'MODULE_PATHNAME', 'cache_ext_statistics_refresh'
+    LANGUAGE C VOLATILE;
+COMMENT ON FUNCTION statistics_refresh(regclass, boolean) IS 'computes a statistic anew from its tables';
+
+CREATE FUNCTION statistics_verify(relation regclass)
+    RETURNS TABLE (difference text, row_data jsonb)
+    AS 'MODULE_PATHNAME', 'cache_ext_statistics_verify'
+    LANGUAGE C VOLATILE;
+COMMENT ON FUNCTION statistics_verify(regclass) IS
+    'rows that a recomputation in the same snapshot has (missing) or has not (extra); none when the statistic is exact';
+
+CREATE FUNCTION statistics_wait(relation regclass, timeout interval DEFAULT NULL) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'cache_ext_statistics_wait'
+    LANGUAGE C VOLATILE;
+COMMENT ON FUNCTION statistics_wait(regclass, interval) IS
+    'waits until the statistic is ready; false when the time is over';
+
+CREATE FUNCTION statistics_fold(relation regclass DEFAULT NULL) RETURNS bigint
+    AS 'MODULE_PATHNAME', 'cache_ext_statistics_fold'
+    LANGUAGE C VOLATILE;
+COMMENT ON FUNCTION statistics_fold(regclass) IS
+    'folds pending partial rows now (of one statistic or of all) and returns how many';
+
+CREATE FUNCTION statistics_last_change(relation regclass DEFAULT NULL) RETURNS timestamptz
+    AS 'MODULE_PATHNAME', 'cache_ext_statistics_last_change'
+    LANGUAGE C STABLE;
+COMMENT ON FUNCTION statistics_last_change(regclass) IS
+    'time of the newest visible change to a statistic; without an argument inside the query of a statistic: of that one';
+
+CREATE FUNCTION cache_ext_internal.status()
+    RETURNS TABLE (
+        relation regclass,
+        query text,
+        state text,
+        progress real,
+        groups bigint,
+        pending bigint,
+        folded bigint,
+        last_change timestamptz,
+        last_fold timestamptz,
+        write_us double precision,
+        verified_at timestamptz,
+        verified_ok boolean,
+        detail text
+    )
+    AS 'MODULE_PATHNAME', 'cache_ext_statistics_status'
+    LANGUAGE C STABLE;
+COMMENT ON FUNCTION cache_ext_internal.status() IS 'rows of the view statistics_status';
+
+CREATE VIEW statistics_status AS
+    SELECT * FROM cache_ext_internal.status();
+COMMENT ON VIEW statistics_status IS 'a row a statistic: what it is, whether it is exact, what waits to be folded';
+GRANT SELECT ON statistics_status TO PUBLIC;   -- tells names and figures, no data of the tables
+
+CREATE FUNCTION cache_ext_internal.on_drop() RETURNS event_trigger
+    AS 'MODULE_PATHNAME', 'cache_ext_on_drop'
+    LANGUAGE C;
+COMMENT ON FUNCTION cache_ext_internal.on_drop() IS 'forgets statistics and sources whose relations were dropped';
+
+CREATE FUNCTION cache_ext_internal.on_alter() RETURNS event_trigger
+    AS 'MODULE_PATHNAME', 'cache_ext_on_alter'
+    LANGUAGE C;
+COMMENT ON FUNCTION cache_ext_internal.on_alter() IS
+    'follows partitions that are created, attached and detached';
+
+CREATE EVENT TRIGGER cache_ext_on_drop ON sql_drop
+    EXECUTE FUNCTION cache_ext_internal.on_drop();
+CREATE EVENT TRIGGER cache_ext_on_alter ON ddl_command_end
+    WHEN TAG IN ('ALTER TABLE', 'CREATE TABLE')
+    EXECUTE FUNCTION cache_ext_internal.on_alter();
+ALTER EVENT TRIGGER cache_ext_on_drop ENABLE ALWAYS;
+ALTER EVENT TRIGGER cache_ext_on_alter ENABLE ALWAYS;
+
 ---------------------------------------------------------------------------
 -- Invalidation
 ---------------------------------------------------------------------------
@@ -23,3 +191,179 @@ COMMENT ON SCHEMA cache_ext_internal IS 'internals of cache_ext; nothing here is
 ---------------------------------------------------------------------------
 -- The bag-tracking preset
 ---------------------------------------------------------------------------
+
+CREATE FUNCTION bag_tracking_ignore_write() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF current_setting('cache_ext_preset.told', true) IS DISTINCT FROM 'on' THEN
+        PERFORM set_config('cache_ext_preset.told', 'on', false);
+        RAISE NOTICE 'writes to "%" change nothing', TG_TABLE_NAME
+            USING DETAIL = 'The statistic follows its tables by itself.',
+                  HINT = 'Remove the code that keeps the counters.';
+    END IF;
+    IF TG_OP = 'DELETE' THEN
+        RETURN OLD;
+    END IF;
+    RETURN NEW;
+END
+$$;
+COMMENT ON FUNCTION bag_tracking_ignore_write() IS
+    'trigger: accepts writes of code that kept the counters by hand, reports the row, changes nothing';
+
+CREATE FUNCTION bag_tracking_attach(
+    schema_name name DEFAULT NULL,
+    concurrently boolean DEFAULT false,
+    replace boolean DEFAULT false
+) RETURNS SETOF regclass
+    LANGUAGE plpgsql
+AS $attach$
+DECLARE
+    s constant name := coalesce(schema_name, pg_catalog.current_schema());
+    callers_path constant text := pg_catalog.current_setting('search_path');
+    missing text;
+    target text;
+    queries text[];
+    watches integer[];
+    i integer;
+BEGIN
+    -- every name below is qualified; operators are PostgreSQL's own
+    PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+
+    SELECT string_agg(quote_ident(needed), ', ') INTO missing
+    FROM unnest(ARRAY['user', 'bag', 'link', 'bill', 'bill_bag', 'scan']) AS needed
+    WHERE to_regclass(format('%I.%I', s, needed)) IS NULL;
+    IF missing IS NOT NULL THEN
+        RAISE EXCEPTION 'schema "%" lacks tables of the bag-tracking application: %', s, missing
+            USING ERRCODE = 'undefined_table',
+                  HINT = 'Name the schema that has them: bag_tracking_attach(schema_name => ...).';
+    END IF;
+
+    queries := ARRAY[
+        'statistics_cache', format($q$
+            SELECT 1 AS id,
+                (SELECT count(*) FROM %1$I.bag) AS total_bags,
+                (SELECT count(*) FROM %1$I.bag WHERE type = 'parent') AS parent_bags,
+                (SELECT count(*) FROM %1$I.bag WHERE type = 'child') AS child_bags,
+                (SELECT count(*) FROM %1$I.bag b WHERE type = 'child'
+                    AND NOT EXISTS (SELECT FROM %1$I.link l WHERE l.child_bag_id = b.id)) AS unlinked_children,
+                (SELECT count(*) FROM %1$I.scan) AS total_scans,
+                (SELECT count(*) FROM %1$I.bill) AS total_bills,
+                (SELECT count(*) FROM %1$I."user") AS total_users,
+                @extschema@.statistics_last_change()::timestamp AS last_updated $q$, s),
+        'bill_statistics', format($q$
+            SELECT status, count(*) AS bills, sum(total_weight_kg) AS total_weight_kg,
+                min(total_weight_kg) AS min_weight_kg, max(total_weight_kg) AS max_weight_kg
+            FROM %1$I.bill GROUP BY status $q$, s),
+        'bag_statistics', format($q$
+            SELECT dispatch_area, type, count(*) AS bags
+            FROM %1$I.bag GROUP BY dispatch_area, type $q$, s),
+        'scan_statistics', format($q$
+            SELECT user_id, count(*) AS scans,
+                count(DISTINCT coalesce(child_bag_id, parent_bag_id)) AS bags,
+                max("timestamp") AS last_scan
+            FROM %1$I.scan GROUP BY user_id $q$, s)];
+
+    FOR i IN 1 .. array_length(queries, 1) BY 2 LOOP
+        target := format('%I.%I', s, queries[i]);
+        IF EXISTS (SELECT FROM @extschema@.statistics_status st WHERE st.relation = to_regclass(target)) THEN
+            CONTINUE;    -- attached before
+        END IF;
+        IF to_regclass(target) IS NOT NULL THEN
+            IF NOT replace OR queries[i] <> 'statistics_cache' THEN
+                RAISE EXCEPTION 'relation "%" already exists', queries[i]
+                    USING ERRCODE = 'duplicate_table',
+                          HINT = CASE WHEN queries[i] = 'statistics_cache'
+                              THEN 'bag_tracking_attach(replace => true) renames the old table to "statistics_cache_before".'
+                              ELSE 'Rename it, or attach in a schema where the name is free.' END;
+            END IF;
+            EXECUTE format('ALTER TABLE %s RENAME TO statistics_cache_before', target);
+        END IF;
+        PERFORM @extschema@.statistics_create(target, queries[i + 1], bag_tracking_attach."concurrently");
+        IF queries[i] <> 'statistics_cache' THEN
+            CONTINUE;
+        END IF;
+
+        EXECUTE format('CREATE TRIGGER ignore_write INSTEAD OF INSERT OR UPDATE OR DELETE ON %s '
+            'FOR EACH ROW EXECUTE FUNCTION @extschema@.bag_tracking_ignore_write()', target);
+        watches := ARRAY[
+            @extschema@.cache_watch(format('%I.bag', s)::regclass,
+                tags => ARRAY['bags', 'bag:{id}', 'dashboard']),
+            @extschema@.cache_watch(format('%I.link', s)::regclass,
+                tags => ARRAY['bags', 'bag:{parent_bag_id}', 'bag:{child_bag_id}', 'dashboard']),
+            @extschema@.cache_watch(format('%I.bill', s)::regclass,
+                tags => ARRAY['bills', 'bill:{id}', 'dashboard']),
+            @extschema@.cache_watch(format('%I.bill_bag', s)::regclass,
+                tags => ARRAY['bills', 'bill:{bill_id}', 'bag:{bag_id}']),
+            @extschema@.cache_watch(format('%I.scan', s)::regclass,
+                tags => ARRAY['scans', 'user:{user_id}', 'dashboard']),
+            @extschema@.cache_watch(format('%I.%I', s, 'user')::regclass,
+                tags => ARRAY['user:{id}', 'dashboard'])];
+        -- detach reads the numbers from here; a dump carries them
+        EXECUTE format('COMMENT ON VIEW %s IS %L', target,
+            'the dashboard''s counters, kept by cache_ext; watches ' || array_to_string(watches, ' '));
+    END LOOP;
+
+    target := format('%I.recent_scans', s);
+    IF to_regclass(target) IS NULL THEN
+        EXECUTE format($q$
+            CREATE VIEW %1$I.recent_scans AS
+            SELECT n.id AS scan_id, n."timestamp", n.user_id, u.username,
+                b.id AS bag_id, b.qr_id, b.type AS bag_type
+            FROM (SELECT id, "timestamp", user_id, parent_bag_id, child_bag_id
+                  FROM %1$I.scan WHERE "timestamp" IS NOT NULL
+                  ORDER BY "timestamp" DESC, id DESC LIMIT 50) n
+            LEFT JOIN %1$I."user" u ON u.id = n.user_id
+            LEFT JOIN %1$I.bag b ON b.id = coalesce(n.child_bag_id, n.parent_bag_id)
+            ORDER BY n."timestamp" DESC, n.id DESC $q$, s);
+        EXECUTE format('COMMENT ON VIEW %s IS %L', target,
+            'the newest 50 scans, read from the table through its index');
+    END IF;
+
+    PERFORM set_config('search_path', callers_path, true);
+    FOREACH target IN ARRAY ARRAY['statistics_cache', 'bill_statistics', 'bag_statistics',
+                                    'scan_statistics', 'recent_scans'] LOOP
+        RETURN NEXT pg_catalog.to_regclass(pg_catalog.format('%I.%I', s, target));
+    END LOOP;
+END
+$attach$;
+COMMENT ON FUNCTION bag_tracking_attach(name, boolean, boolean) IS
+    'creates the statistics, the view and the watches of the bag-tracking application in a schema';
+
+CREATE FUNCTION bag_tracking_detach(schema_name name DEFAULT NULL) RETURNS void
+    LANGUAGE plpgsql
+AS $detach$
+DECLARE
+    s constant name := coalesce(schema_name, pg_catalog.current_schema());
+    callers_path constant text := pg_catalog.current_setting('search_path');
+    watched text[] := ARRAY['bag', 'link', 'bill', 'bill_bag', 'scan', 'user'];
+    watches text[];
+    target text;
+    i integer;
+BEGIN
+    PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+    watches := string_to_array(substring(
+        obj_description(to_regclass(format('%I.statistics_cache', s)), 'pg_class')
+        from 'watches ([0-9 ]+)$'), ' ');
+    FOR i IN 1 .. coalesce(array_length(watches, 1), 0) LOOP
+        IF to_regclass(format('%I.%I', s, watched[i])) IS NOT NULL THEN
+            PERFORM @extschema@.cache_unwatch(format('%I.%I', s, watched[i])::regclass, watches[i]::integer);
+        END IF;
+    END LOOP;
+    FOREACH target IN ARRAY ARRAY['statistics_cache', 'bill_statistics', 'bag_statistics', 'scan_statistics'] LOOP
+        target := format('%I.%I', s, target);
+        IF EXISTS (SELECT FROM @extschema@.statistics_status st WHERE st.relation = to_regclass(target)) THEN
+            PERFORM @extschema@.statistics_drop(target::regclass);
+        END IF;
+    END LOOP;
+    EXECUTE format('DROP VIEW IF EXISTS %I.recent_scans', s);
+    IF to_regclass(format('%I.statistics_cache_before', s)) IS NOT NULL
+       AND to_regclass(format('%I.statistics_cache', s)) IS NULL THEN
+        EXECUTE format('ALTER TABLE %I.statistics_cache_before RENAME TO statistics_cache', s);
+    END IF;
+    PERFORM set_config('search_path', callers_path, true);
+END
+$detach$;
+COMMENT ON FUNCTION bag_tracking_detach(name) IS
+    'takes away what bag_tracking_attach created, and gives an old statistics_cache its name back';

@@ -1,0 +1,186 @@
+/*-------------------------------------------------------------------------
+ *
+ * definition.hpp
+ *		A statistic's query, taken apart into what is kept and how it is read.
+ *
+ * The query lives as a view (query_<id>), so renames follow and dropping or
+ * retyping a used column is refused as for any view.  From its parse tree come:
+ *
+ *	blocks		one SELECT level over one source each
+ *	groups		the GROUP BY expressions (none: one row)
+ *	cells		additive numbers: counts (int8) and exact sums (numeric)
+ *	parts		keyed multisets: values of min, max and count(DISTINCT), join keys of EXISTS
+ *	derived		what the fold computes from parts and keeps in the totals row
+ *	aggregates	how a result column of the query follows from cells and derived values
+ *	output		the select list over a row of (groups, aggregates, time of last change)
+ *
+ *-------------------------------------------------------------------------
+ */
+#pragma once
+
+#include "ext/statistics/catalog.hpp"
+
+extern "C" {
+#include "access/tupdesc.h"
+#include "nodes/parsenodes.h"
+#include "nodes/primnodes.h"
+}
+
+namespace cache_ext::statistics {
+
+struct KeyType
+{
+	Oid type;
+	Oid collation;
+	int16 length;
+	bool by_value;
+	char alignment;
+	Oid equality; /* operator */
+	Oid equality_proc;
+	Oid order_proc; /* btree support function 1 */
+	Oid hash_proc;
+};
+
+enum class CellRole : uint8
+{
+	kRows,	   /* rows that pass WHERE and FILTER */
+	kNonNull,  /* those whose argument is not NULL */
+	kSum,	   /* exact sum of the finite arguments */
+	kNaN,	   /* arguments that are NaN */
+	kPositive, /* that are +Infinity */
+	kNegative, /* that are -Infinity */
+	kMatches   /* rows on the other side of an EXISTS; in parts only */
+};
+
+struct Cell
+{
+	CellRole role;
+	int block;
+	Expr *argument; /* of kNonNull to kNegative; numeric or float8, or any type for kNonNull */
+	Expr *filter;
+
+	bool is_sum() const { return role == CellRole::kSum; }
+};
+
+enum class PartKind : uint8
+{
+	kValues, /* (groups, value) -> n */
+	kExists	 /* join key -> cells of the block, matching rows */
+};
+
+struct Part
+{
+	PartKind kind;
+	int block;
+	Expr *value; /* kValues */
+	Expr *filter;
+	int key_count;
+	KeyType *keys;
+	TupleDesc key_desc;
+	int cell_count;
+	bool *cell_is_sum;
+};
+
+enum class AggregateKind : uint8
+{
+	kCount,
+	kSum,
+	kAverage,
+	kMinimum,
+	kMaximum,
+	kCountDistinct
+};
+
+/* A value of the totals row that the fold computes from a part. */
+struct Derived
+{
+	AggregateKind kind; /* kMinimum, kMaximum or kCountDistinct */
+	int part;
+	Oid type;
+	Oid collation;
+};
+
+struct Aggregate
+{
+	AggregateKind kind;
+	int block;
+	Oid type;	  /* of the result */
+	bool is_float; /* exact sum, correctly rounded at the end */
+	bool has_specials;
+	int count_cell;
+	int sum_cell;
+	int nan_cell; /* followed by +Infinity and -Infinity */
+	int derived;
+	Aggref *node;
+};
+
+struct Block
+{
+	Oid source;
+	List *where; /* implicit AND, over the source's row as range table entry 1 */
+	int first_cell;
+	int cell_count;
+	int exists_part; /* -1: no EXISTS */
+	bool anti;
+	Expr *left_key;
+	Oid right_source;
+	List *right_where;
+	Expr *right_key;
+};
+
+struct Definition
+{
+	StatisticRow row;
+	MemoryContext context;
+	bool valid;
+
+	int group_count;
+	List *group_exprs;
+	KeyType *groups;
+	TupleDesc group_desc;
+
+	int block_count;
+	Block *blocks;
+	int cell_count;
+	Cell *cells;
+	bool *cell_is_sum;
+	int part_count;
+	Part *parts;
+	int derived_count;
+	Derived *derived;
+	int aggregate_count;
+	Aggregate *aggregates;
+
+	TupleDesc raw_desc; /* groups, aggregates, time of the last change */
+	List *output;		/* Expr over raw_desc, one a result column */
+	Expr *having;
+	int *output_group;			/* which group a result column is, or -1 */
+	bool *output_is_last_change; /* columns that no recomputation can reproduce */
+
+	/* Column numbers in totals_<id>: groups, cells, derived values. */
+	int totals_cell(int cell) const { return group_count + cell; }
+	int totals_derived(int which) const { return group_count + cell_count + which; }
+	int totals_columns() const { return group_count + cell_count + derived_count; }
+
+	/* A grouped row exists while it has rows; its first cell counts them. */
+	static constexpr int kGroupRows = 0;
+};
+
+/* Takes a view's query apart; raises 0A000 for what cannot be kept exact. */
+Definition *analyze(Query *query, MemoryContext context);
+
+/* The definition of an existing statistic, cached in this backend; nullptr when there is none. */
+Definition *definition_of(int32 statistic);
+
+/* Sources of all blocks, both sides of EXISTS, without duplicates, in OID order. */
+List *source_relations(const Definition *definition);
+
+KeyType key_type(Oid type, Oid collation, const char *what);
+
+void totals_name(int32 statistic, char (&out)[NAMEDATALEN]);
+void part_name(int32 statistic, int part, char (&out)[NAMEDATALEN]);
+
+/* Called by the relcache callback; InvalidOid means every relation. */
+void forget_definitions(Oid relation);
+
+} /* namespace cache_ext::statistics */

@@ -1,0 +1,277 @@
+/*-------------------------------------------------------------------------
+ *
+ * inspect.cpp
+ *		Looking at statistics: status, verification, time of the last change.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "ext/statistics/read.hpp"
+#include "ext/statistics/sources.hpp"
+#include "pg/guard.hpp"
+
+extern "C" {
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "storage/lmgr.h"
+#include "utils/acl.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+}
+
+namespace cache_ext::statistics {
+
+static void
+require_select(Oid relation)
+{
+	AclResult result = pg_class_aclcheck(relation, GetUserId(), ACL_SELECT);
+
+	if (result != ACLCHECK_OK)
+		aclcheck_error(result, OBJECT_VIEW, get_rel_name(relation));
+}
+
+static Definition *
+existing_definition(const StatisticRow &row)
+{
+	Definition *definition = definition_of(row.id);
+
+	if (definition == nullptr)
+		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT),
+						errmsg("the statistic was dropped concurrently")));
+	return definition;
+}
+
+/* ---- verification ---- */
+
+/* How m (missing) and e (extra) are the same row but for the last digits of a plain float sum. */
+static void
+append_similarity(StringInfo out, const char *column, Oid type)
+{
+	if (out->len > 0)
+		appendStringInfoString(out, " AND ");
+	appendStringInfo(out, "(m.%s IS NOT DISTINCT FROM e.%s", column, column);
+	if (type == FLOAT4OID || type == FLOAT8OID)
+		appendStringInfo(out,
+						 " OR pg_catalog.abs(m.%s / 2 - e.%s / 2) <= %s * "
+						 "GREATEST(pg_catalog.abs(m.%s / 2), pg_catalog.abs(e.%s / 2))",
+						 column, column, type == FLOAT4OID ? "1e-5" : "1e-9", column, column);
+	appendStringInfoChar(out, ')');
+}
+
+/* The query that compares the statistic with its recomputation in one snapshot. */
+static char *
+comparison(const Definition *d)
+{
+	StringInfoData columns;
+	StringInfoData similarity;
+	StringInfoData sql;
+	Relation view = table_open(d->row.query, AccessShareLock);
+	TupleDesc desc = RelationGetDescr(view);
+
+	initStringInfo(&columns);
+	initStringInfo(&similarity);
+	initStringInfo(&sql);
+	for (int i = 0; i < desc->natts; ++i)
+	{
+		const char *name = quote_identifier(NameStr(TupleDescAttr(desc, i)->attname));
+
+		if (d->output_is_last_change[i])
+			continue;
+		appendStringInfo(&columns, "%s%s", columns.len == 0 ? "" : ", ", name);
+		append_similarity(&similarity, name, TupleDescAttr(desc, i)->atttypid);
+	}
+	table_close(view, NoLock);
+
+	appendStringInfo(&sql,
+					 "WITH q AS MATERIALIZED (SELECT %s FROM %s), "
+					 "s AS MATERIALIZED (SELECT %s FROM %s), "
+					 "m AS (TABLE q EXCEPT ALL TABLE s), e AS (TABLE s EXCEPT ALL TABLE q) "
+					 "SELECT 'missing', pg_catalog.to_jsonb(m) FROM m "
+					 "WHERE NOT EXISTS (SELECT FROM e WHERE %s) "
+					 "UNION ALL SELECT 'extra', pg_catalog.to_jsonb(e) FROM e "
+					 "WHERE NOT EXISTS (SELECT FROM m WHERE %s)",
+					 columns.data, qualified_name(d->row.query), columns.data,
+					 qualified_name(d->row.relation), similarity.data, similarity.data);
+	return sql.data;
+}
+
+static void
+verify(Oid relation, ReturnSetInfo *result)
+{
+	StatisticRow row = statistic_of(relation);
+	ListCell *cell;
+
+	require_select(row.relation);
+	Definition *definition = existing_definition(row);
+
+	/* TRUNCATE is not MVCC-safe: keep it out before the snapshot is taken. */
+	foreach (cell, source_relations(definition))
+		LockRelationOid(lfirst_oid(cell), AccessShareLock);
+
+	AsOwner owner(relation_owner(row.query), SECURITY_RESTRICTED_OPERATION);
+	PushActiveSnapshot(IsolationUsesXactSnapshot() ? GetTransactionSnapshot() : GetLatestSnapshot());
+	SPI_connect();
+	if (SPI_execute(comparison(definition), true, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not compare statistic %d", row.id);
+	for (uint64 i = 0; i < SPI_processed; ++i)
+	{
+		Datum values[2];
+		bool nulls[2];
+
+		heap_deform_tuple(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, values, nulls);
+		tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
+	}
+	SPI_finish();
+	PopActiveSnapshot();
+	owner.restore();
+}
+
+/* ---- status ---- */
+
+static int64
+count_groups(const Definition *d)
+{
+	char name[NAMEDATALEN];
+
+	if (d->group_count == 0)
+		return 1;
+	totals_name(d->row.id, name);
+	AsOwner owner(internal_owner());
+	SPI_connect();
+	if (SPI_execute(psprintf("SELECT count(*) FROM cache_ext_internal.%s", name), true, 0) !=
+		SPI_OK_SELECT)
+		elog(ERROR, "could not count groups");
+
+	bool null;
+	int64 count = DatumGetInt64(
+		SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &null));
+	SPI_finish();
+	owner.restore();
+	return count;
+}
+
+static char *
+trouble_of(const Definition *d)
+{
+	ListCell *cell;
+
+	foreach (cell, source_relations(d))
+	{
+		char *trouble = trigger_trouble(lfirst_oid(cell));
+
+		if (trouble != nullptr)
+			return trouble;
+	}
+	return nullptr;
+}
+
+static void
+put_status(const StatisticRow &row, ReturnSetInfo *result)
+{
+	Definition *definition = definition_of(row.id);
+	Snapshot snapshot = GetActiveSnapshot();
+	Datum values[13] = {};
+	bool nulls[13] = {};
+	int64 pending;
+	TimestampTz last_change;
+
+	if (definition == nullptr)
+		return;
+
+	char *trouble = trouble_of(definition);
+	ProgressRow progress = read_progress(row.id, snapshot);
+	read_pending(definition, snapshot, &pending, &last_change);
+
+	values[0] = ObjectIdGetDatum(row.relation);
+	values[1] = DirectFunctionCall1(pg_get_viewdef, ObjectIdGetDatum(row.query));
+	values[2] = CStringGetTextDatum(trouble != nullptr ? "stale" : "ready");
+	values[3] = Float4GetDatum(1);
+	values[4] = Int64GetDatum(count_groups(definition));
+	values[5] = Int64GetDatum(pending);
+	values[6] = Int64GetDatum(progress.folded);
+	values[7] = TimestampTzGetDatum(last_change);
+	nulls[7] = last_change == DT_NOBEGIN;
+	values[8] = TimestampTzGetDatum(progress.last_fold);
+	nulls[8] = progress.last_fold == DT_NOBEGIN;
+	nulls[9] = nulls[10] = nulls[11] = true;
+	nulls[12] = trouble == nullptr;
+	if (trouble != nullptr)
+		values[12] = CStringGetTextDatum(
+			psprintf("%s; mend it, then run statistics_refresh()", trouble));
+	tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
+}
+
+extern "C" {
+
+PG_FUNCTION_INFO_V1(cache_ext_statistics_verify);
+PG_FUNCTION_INFO_V1(cache_ext_statistics_status);
+PG_FUNCTION_INFO_V1(cache_ext_statistics_last_change);
+PG_FUNCTION_INFO_V1(cache_ext_statistics_wait);
+
+Datum
+cache_ext_statistics_verify(PG_FUNCTION_ARGS)
+{
+	if (PG_ARGISNULL(0))
+		ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+						errmsg("argument \"relation\" must not be null")));
+	Oid relation = PG_GETARG_OID(0);
+
+	InitMaterializedSRF(fcinfo, 0);
+	pg::guard([&] { verify(relation, reinterpret_cast<ReturnSetInfo *>(fcinfo->resultinfo)); });
+	return (Datum) 0;
+}
+
+Datum
+cache_ext_statistics_status(PG_FUNCTION_ARGS)
+{
+	InitMaterializedSRF(fcinfo, 0);
+	pg::guard([&] {
+		ListCell *cell;
+
+		foreach (cell, all_statistics())
+			put_status(*static_cast<StatisticRow *>(lfirst(cell)),
+					   reinterpret_cast<ReturnSetInfo *>(fcinfo->resultinfo));
+	});
+	return (Datum) 0;
+}
+
+Datum
+cache_ext_statistics_last_change(PG_FUNCTION_ARGS)
+{
+	TimestampTz last_change = DT_NOBEGIN;
+
+	if (PG_ARGISNULL(0))
+		PG_RETURN_NULL();
+	Oid relation = PG_GETARG_OID(0);
+
+	pg::guard([&] {
+		StatisticRow row = statistic_of(relation);
+		int64 rows;
+
+		require_select(row.relation);
+		read_pending(existing_definition(row), GetActiveSnapshot(), &rows, &last_change);
+	});
+	if (last_change == DT_NOBEGIN)
+		PG_RETURN_NULL();
+	PG_RETURN_TIMESTAMPTZ(last_change);
+}
+
+/* Every statistic is filled before its creation commits, so there is nothing to wait for. */
+Datum
+cache_ext_statistics_wait(PG_FUNCTION_ARGS)
+{
+	if (PG_ARGISNULL(0))
+		ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+						errmsg("argument \"relation\" must not be null")));
+	Oid relation = PG_GETARG_OID(0);
+
+	pg::guard([&] { (void) existing_definition(statistic_of(relation)); });
+	PG_RETURN_BOOL(true);
+}
+}
+
+} /* namespace cache_ext::statistics */

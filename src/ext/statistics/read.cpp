@@ -1,0 +1,492 @@
+/*-------------------------------------------------------------------------
+ *
+ * read.cpp
+ *		Reading a statistic: totals, parts and pending partial rows added up.
+ *
+ * Everything is read with one snapshot, the query's own, through the normal
+ * access methods, so a result is as current as a recomputation in that
+ * snapshot and takes part in serializable conflict detection.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "ext/statistics/fold.hpp"
+#include "ext/statistics/read.hpp"
+#include "ext/statistics/result.hpp"
+#include "ext/statistics/store.hpp"
+
+extern "C" {
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "catalog/pg_class.h"
+#include "executor/spi.h"
+#include "optimizer/optimizer.h"
+#include "utils/datum.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+#include "utils/syscache.h"
+}
+
+namespace cache_ext::statistics {
+
+/* What the pending values of a group do to one of its extremes. */
+struct Extreme
+{
+	bool has_candidate; /* a pending value that has rows */
+	Datum candidate;
+	bool removed; /* a value of the table has lost its last row */
+};
+
+struct Reading
+{
+	Definition *definition;
+	Snapshot snapshot;
+	const GroupFilter *filter;
+	Pending *pending;
+	Store *totals;
+	Store **parts;
+	MemoryContext scratch;
+
+	ExprContext *econtext;
+	TupleTableSlot *raw;
+	ExprState *having;
+	ExprState **outputs;
+	Tuplestorestate *into;
+	TupleDesc desc;
+	TimestampTz last_change;
+};
+
+/* ---- pending values against the tables ---- */
+
+static bool
+wanted(const Reading *r, const Datum *group, const bool *nulls)
+{
+	for (int i = 0; i < r->filter->count; ++i)
+	{
+		if (nulls[i] != r->filter->nulls[i])
+			return false;
+		if (!nulls[i] && !same_value(r->totals, i, group[i], r->filter->values[i]))
+			return false;
+	}
+	return true;
+}
+
+static Store *
+part_store(Reading *r, int number)
+{
+	if (r->parts[number] == nullptr)
+		r->parts[number] = open_part(r->definition, number, AccessShareLock);
+	return r->parts[number];
+}
+
+static bool
+is_better(AggregateKind kind, Store *store, int column, Datum candidate, Datum than)
+{
+	int order = compare_values(store, column, candidate, than);
+
+	return kind == AggregateKind::kMaximum ? order > 0 : order < 0;
+}
+
+static void
+note_value(Reading *r, int number, Extreme **state, AggregateKind kind, Datum value, int64 before,
+		   int64 after)
+{
+	if (*state == nullptr)
+		*state = static_cast<Extreme *>(
+			MemoryContextAllocZero(r->pending->context, sizeof(Extreme)));
+	if (before > 0 && after <= 0)
+		(*state)->removed = true;
+	if (after > 0)
+	{
+		Store *store = part_store(r, number);
+		int column = r->definition->group_count;
+
+		if (!(*state)->has_candidate ||
+			is_better(kind, store, column, value, (*state)->candidate))
+			(*state)->candidate = value;
+		(*state)->has_candidate = true;
+	}
+}
+
+/* Pending values of a part change distinct counts and extremes of their groups. */
+static void
+resolve_values(Reading *r, int number)
+{
+	Definition *d = r->definition;
+	KeyTable *values = r->pending->parts[number];
+
+	if (values->entries == 0)
+		return;
+	Store *store = part_store(r, number);
+
+	for_each_key(values, [&](const Datum *key, const bool *nulls, const int64 *change) {
+		CHECK_FOR_INTERRUPTS();
+		if (*change == 0 || !wanted(r, key, nulls))
+			return;
+
+		TupleTableSlot *row = find_row(store, r->snapshot, key, nulls);
+		int64 before = row == nullptr ? 0 : DatumGetInt64(row->tts_values[d->group_count + 1]);
+		int64 after = before + *change;
+		int64 *totals = key_cells(r->pending->totals, key, nulls, true) + d->cell_count;
+
+		for (int i = 0; i < d->derived_count; ++i)
+		{
+			const Derived &derived = d->derived[i];
+
+			if (derived.part != number)
+				continue;
+			if (derived.kind == AggregateKind::kCountDistinct)
+				totals[i] += (after > 0) - (before > 0);
+			else
+				note_value(r, number, reinterpret_cast<Extreme **>(&totals[i]), derived.kind,
+						   key[d->group_count], before, after);
+		}
+	});
+}
+
+/* Pending join keys: the totals take the difference that each key now makes. */
+static void
+resolve_exists(Reading *r, int number)
+{
+	Definition *d = r->definition;
+	const Part &part = d->parts[number];
+	const Block &block = d->blocks[part.block];
+	KeyTable *keys = r->pending->parts[number];
+
+	if (keys->entries == 0)
+		return;
+	Store *store = part_store(r, number);
+	auto *before = static_cast<int64 *>(palloc(sizeof(int64) * part.cell_count));
+	auto *after = static_cast<int64 *>(palloc(sizeof(int64) * part.cell_count));
+	int64 *totals = key_cells(r->pending->totals, nullptr, nullptr, true);
+
+	for_each_key(keys, [&](const Datum *key, const bool *nulls, const int64 *change) {
+		CHECK_FOR_INTERRUPTS();
+		TupleTableSlot *row = find_row(store, r->snapshot, key, nulls);
+
+		for (int i = 0; i < part.cell_count; ++i)
+		{
+			before[i] = row == nullptr ? 0
+									   : load_cell(part.cell_is_sum[i],
+												   row->tts_values[part.key_count + i]);
+			after[i] = add_cells(part.cell_is_sum[i], before[i], change[i]);
+		}
+		for (int i = 0; i < block.cell_count; ++i)
+			totals[block.first_cell + i] =
+				exists_change(block, part, i, before, after, totals[block.first_cell + i]);
+	});
+}
+
+/* The outermost value of the table that no pending change mentions. */
+static bool
+outermost_unmentioned(Reading *r, const Derived &derived, const Datum *group, const bool *nulls,
+					  Datum *value)
+{
+	Definition *d = r->definition;
+	Store *store = part_store(r, derived.part);
+	ScanDirection direction = derived.kind == AggregateKind::kMaximum ? BackwardScanDirection
+																	  : ForwardScanDirection;
+
+	begin_walk(store, r->snapshot, group, nulls, d->group_count);
+	while (TupleTableSlot *row = next_row(store, direction))
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (DatumGetInt64(row->tts_values[d->group_count + 1]) <= 0 ||
+			key_cells(r->pending->parts[derived.part], row->tts_values, row->tts_isnull, false) !=
+				nullptr)
+			continue;
+		*value = datumCopy(row->tts_values[d->group_count], store->keys[d->group_count].by_value,
+						   store->keys[d->group_count].length);
+		return true;
+	}
+	return false;
+}
+
+static void
+derive_extreme(Reading *r, const Derived &derived, const Extreme *change, const Datum *group,
+			   const bool *nulls, Datum *value, bool *null)
+{
+	if (change == nullptr)
+		return;
+	if (change->removed)
+		*null = !outermost_unmentioned(r, derived, group, nulls, value);
+	if (change->has_candidate &&
+		(*null || is_better(derived.kind, part_store(r, derived.part), r->definition->group_count,
+							change->candidate, *value)))
+	{
+		*value = change->candidate;
+		*null = false;
+	}
+}
+
+/* ---- one result row ---- */
+
+static void
+emit(Reading *r)
+{
+	r->econtext->ecxt_scantuple = r->raw;
+	if (r->having != nullptr && !ExecQual(r->having, r->econtext))
+	{
+		ResetExprContext(r->econtext);
+		return;
+	}
+
+	int columns = r->desc->natts;
+	auto *values = static_cast<Datum *>(palloc(sizeof(Datum) * columns));
+	auto *nulls = static_cast<bool *>(palloc(sizeof(bool) * columns));
+
+	for (int i = 0; i < columns; ++i)
+		values[i] = ExecEvalExprSwitchContext(r->outputs[i], r->econtext, &nulls[i]);
+	tuplestore_putvalues(r->into, r->desc, values, nulls);
+	ResetExprContext(r->econtext);
+}
+
+/* row: the group's row of the totals table or nullptr; change: its pending cells or nullptr. */
+static void
+combine(Reading *r, const Datum *group, const bool *group_nulls, TupleTableSlot *row,
+		const int64 *change)
+{
+	Definition *d = r->definition;
+	MemoryContext caller = MemoryContextSwitchTo(r->scratch);
+	auto *cells = static_cast<int64 *>(palloc(sizeof(int64) * Max(d->cell_count, 1)));
+	auto *derived = static_cast<Datum *>(palloc(sizeof(Datum) * Max(d->derived_count, 1)));
+	auto *derived_null = static_cast<bool *>(palloc(sizeof(bool) * Max(d->derived_count, 1)));
+
+	for (int i = 0; i < d->cell_count; ++i)
+	{
+		bool is_sum = d->cell_is_sum[i];
+		int64 folded = row == nullptr ? 0 : load_cell(is_sum, row->tts_values[d->totals_cell(i)]);
+
+		cells[i] = change == nullptr ? folded : add_cells(is_sum, folded, change[i]);
+	}
+	if (d->group_count == 0 || cells[Definition::kGroupRows] > 0)
+	{
+		for (int i = 0; i < d->derived_count; ++i)
+		{
+			int column = d->totals_derived(i);
+
+			derived[i] = row == nullptr ? (Datum) 0 : row->tts_values[column];
+			derived_null[i] = row == nullptr || row->tts_isnull[column];
+			if (d->derived[i].kind == AggregateKind::kCountDistinct)
+			{
+				int64 count = derived_null[i] ? 0 : DatumGetInt64(derived[i]);
+
+				derived[i] =
+					Int64GetDatum(count + (change == nullptr ? 0 : change[d->cell_count + i]));
+				derived_null[i] = false;
+			}
+			else if (change != nullptr)
+				derive_extreme(r, d->derived[i],
+							   reinterpret_cast<const Extreme *>(change[d->cell_count + i]), group,
+							   group_nulls, &derived[i], &derived_null[i]);
+		}
+
+		ExecClearTuple(r->raw);
+		for (int i = 0; i < d->group_count; ++i)
+		{
+			r->raw->tts_values[i] = group[i];
+			r->raw->tts_isnull[i] = group_nulls[i];
+		}
+		for (int i = 0; i < d->aggregate_count; ++i)
+			r->raw->tts_values[d->group_count + i] =
+				aggregate_value(d->aggregates[i], cells, derived, derived_null,
+								&r->raw->tts_isnull[d->group_count + i]);
+		int last = d->group_count + d->aggregate_count;
+		r->raw->tts_values[last] = TimestampTzGetDatum(r->last_change);
+		r->raw->tts_isnull[last] = r->last_change == DT_NOBEGIN;
+		ExecStoreVirtualTuple(r->raw);
+		emit(r);
+	}
+	MemoryContextSwitchTo(caller);
+	MemoryContextReset(r->scratch);
+}
+
+/* ---- all rows ---- */
+
+static void
+read_ungrouped(Reading *r)
+{
+	static bool no_nulls[1] = {false};
+	static Datum no_values[1] = {0};
+
+	combine(r, no_values, no_nulls, find_row(r->totals, r->snapshot, nullptr, nullptr),
+			r->pending->totals->single);
+}
+
+/* Marks a pending group as already joined with its row of the totals. */
+static void
+read_grouped(Reading *r)
+{
+	Definition *d = r->definition;
+	KeyTable *pending = r->pending->totals;
+	KeyTable *joined =
+		make_key_table(d->groups, d->group_count, d->group_desc, 1, r->pending->context);
+	auto visit = [&](TupleTableSlot *row) {
+		CHECK_FOR_INTERRUPTS();
+		int64 *change = pending->entries == 0
+							? nullptr
+							: key_cells(pending, row->tts_values, row->tts_isnull, false);
+
+		if (change != nullptr)
+			*key_cells(joined, row->tts_values, row->tts_isnull, true) = 1;
+		combine(r, row->tts_values, row->tts_isnull, row, change);
+	};
+
+	if (r->filter->count > 0)
+	{
+		begin_walk(r->totals, r->snapshot, r->filter->values, r->filter->nulls, r->filter->count);
+		while (TupleTableSlot *row = next_row(r->totals, ForwardScanDirection))
+			visit(row);
+	}
+	else
+	{
+		TableScanDesc scan = table_beginscan(r->totals->table, r->snapshot, 0, nullptr);
+
+		while (table_scan_getnextslot(scan, ForwardScanDirection, r->totals->slot))
+		{
+			slot_getallattrs(r->totals->slot);
+			visit(r->totals->slot);
+		}
+		table_endscan(scan);
+	}
+
+	for_each_key(pending, [&](const Datum *group, const bool *nulls, const int64 *change) {
+		CHECK_FOR_INTERRUPTS();
+		if (key_cells(joined, group, nulls, false) == nullptr && wanted(r, group, nulls))
+			combine(r, group, nulls, nullptr, change);
+	});
+}
+
+static void
+add_logs(Pending *pending, Snapshot snapshot)
+{
+	ListCell *cell;
+
+	foreach (cell, sources_of_statistic(pending->definition->row.id))
+	{
+		SourceRow source;
+
+		if (find_source(lfirst_int(cell), &source))
+			add_log(pending, source.log, snapshot);
+	}
+}
+
+/* Runs the query itself, with the rights of the statistic's owner. */
+static void
+run_query(Definition *d, Snapshot snapshot, Tuplestorestate *into, TupleDesc desc)
+{
+	Oid user;
+	int security;
+	HeapTuple tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(d->row.query));
+
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for relation %u", d->row.query);
+	Oid owner = reinterpret_cast<Form_pg_class>(GETSTRUCT(tuple))->relowner;
+	ReleaseSysCache(tuple);
+
+	GetUserIdAndSecContext(&user, &security);
+	SetUserIdAndSecContext(owner, security | SECURITY_LOCAL_USERID_CHANGE |
+									  SECURITY_RESTRICTED_OPERATION);
+	PushActiveSnapshot(snapshot);
+	SPI_connect();
+	char *name = quote_qualified_identifier(kInternalSchema, get_rel_name(d->row.query));
+	if (SPI_execute(psprintf("SELECT * FROM %s", name), true, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not run the query of statistic %d", d->row.id);
+	for (uint64 i = 0; i < SPI_processed; ++i)
+	{
+		auto *values = static_cast<Datum *>(palloc(sizeof(Datum) * desc->natts));
+		auto *nulls = static_cast<bool *>(palloc(sizeof(bool) * desc->natts));
+
+		heap_deform_tuple(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, values, nulls);
+		tuplestore_putvalues(into, desc, values, nulls);
+	}
+	SPI_finish();
+	PopActiveSnapshot();
+	SetUserIdAndSecContext(user, security);
+}
+
+static void
+prepare_outputs(Reading *r)
+{
+	Definition *d = r->definition;
+
+	r->econtext = CreateStandaloneExprContext();
+	r->raw = MakeSingleTupleTableSlot(d->raw_desc, &TTSOpsVirtual);
+	r->outputs = static_cast<ExprState **>(palloc(sizeof(ExprState *) * r->desc->natts));
+	for (int i = 0; i < r->desc->natts; ++i)
+		r->outputs[i] = ExecInitExpr(
+			expression_planner((Expr *) copyObjectImpl(list_nth(d->output, i))), nullptr);
+	if (d->having != nullptr)
+		r->having = ExecInitQual(
+			list_make1(expression_planner((Expr *) copyObjectImpl(d->having))), nullptr);
+}
+
+void
+read_statistic(Definition *definition, Snapshot snapshot, const GroupFilter *filter,
+			   Tuplestorestate *into, TupleDesc desc)
+{
+	ProgressRow progress = read_progress(definition->row.id, snapshot);
+
+	if (!progress.visible)
+	{
+		run_query(definition, snapshot, into, desc);
+		return;
+	}
+
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "cache_ext reading",
+												  ALLOCSET_DEFAULT_SIZES);
+	MemoryContext caller = MemoryContextSwitchTo(context);
+	Reading reading = {};
+	Reading *r = &reading;
+
+	r->definition = definition;
+	r->snapshot = snapshot;
+	r->filter = filter;
+	r->into = into;
+	r->desc = desc;
+	r->scratch = AllocSetContextCreate(context, "cache_ext result row", ALLOCSET_SMALL_SIZES);
+	r->pending = make_pending(definition, context);
+	r->parts =
+		static_cast<Store **>(palloc0(sizeof(Store *) * Max(definition->part_count, 1)));
+	prepare_outputs(r);
+
+	add_logs(r->pending, snapshot);
+	r->last_change = Max(progress.last_change, r->pending->last_change);
+	r->totals = open_totals(definition, AccessShareLock);
+	for (int i = 0; i < definition->part_count; ++i)
+	{
+		if (definition->parts[i].kind == PartKind::kValues)
+			resolve_values(r, i);
+		else
+			resolve_exists(r, i);
+	}
+	if (definition->group_count == 0)
+		read_ungrouped(r);
+	else
+		read_grouped(r);
+
+	close_store(r->totals);
+	for (int i = 0; i < definition->part_count; ++i)
+		close_store(r->parts[i]);
+	FreeExprContext(r->econtext, true);
+	ExecDropSingleTupleTableSlot(r->raw);
+	MemoryContextSwitchTo(caller);
+	MemoryContextDelete(context);
+}
+
+void
+read_pending(Definition *definition, Snapshot snapshot, int64 *rows, TimestampTz *last_change)
+{
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "cache_ext pending",
+												  ALLOCSET_DEFAULT_SIZES);
+	Pending *pending = make_pending(definition, context);
+
+	add_logs(pending, snapshot);
+	*rows = pending->rows;
+	*last_change =
+		Max(read_progress(definition->row.id, snapshot).last_change, pending->last_change);
+	MemoryContextDelete(context);
+}
+
+} /* namespace cache_ext::statistics */

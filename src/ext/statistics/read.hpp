@@ -1,0 +1,38 @@
+/*-------------------------------------------------------------------------
+ *
+ * read.hpp
+ *		The rows of a statistic in a snapshot.
+ *
+ *-------------------------------------------------------------------------
+ */
+#pragma once
+
+#include "ext/statistics/pending.hpp"
+
+extern "C" {
+#include "utils/tuplestore.h"
+}
+
+namespace cache_ext::statistics {
+
+/* Equality on the first `count` groups; count 0 reads every group. */
+struct GroupFilter
+{
+	int count;
+	Datum values[INDEX_MAX_KEYS];
+	bool nulls[INDEX_MAX_KEYS]; /* a NULL matches the NULL group */
+};
+
+/*
+ * Put the result rows of the statistic, as the snapshot sees it, into the
+ * store.  A snapshot older than the statistic's filling is answered by running
+ * the query.
+ */
+void read_statistic(Definition *definition, Snapshot snapshot, const GroupFilter *filter,
+					Tuplestorestate *into, TupleDesc desc);
+
+/* Partial rows not yet folded, and the time of the newest visible change. */
+void read_pending(Definition *definition, Snapshot snapshot, int64 *rows,
+				  TimestampTz *last_change);
+
+} /* namespace cache_ext::statistics */

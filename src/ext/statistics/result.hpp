@@ -1,0 +1,22 @@
+/*-------------------------------------------------------------------------
+ *
+ * result.hpp
+ *		From cells and derived values to the value of an aggregate.
+ *
+ *-------------------------------------------------------------------------
+ */
+#pragma once
+
+#include "ext/statistics/definition.hpp"
+
+namespace cache_ext::statistics {
+
+/*
+ * The value that the plain aggregate would have.  cells are those of the
+ * statistic; derived values come as columns.  Raises 22003 where the plain
+ * aggregate would overflow.
+ */
+Datum aggregate_value(const Aggregate &aggregate, const int64 *cells, const Datum *derived,
+					  const bool *derived_null, bool *null);
+
+} /* namespace cache_ext::statistics */

@@ -1,0 +1,216 @@
+/*-------------------------------------------------------------------------
+ *
+ * store.cpp
+ *		Access to totals and part tables; see store.hpp.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "ext/statistics/store.hpp"
+
+extern "C" {
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "catalog/namespace.h"
+#include "executor/executor.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+}
+
+namespace cache_ext::statistics {
+
+static Store *
+open_store(const char *name, const KeyType *keys, int key_count, LOCKMODE lock)
+{
+	auto *store = static_cast<Store *>(palloc0(sizeof(Store)));
+
+	store->context = CurrentMemoryContext;
+	store->table = table_open(internal_relation(name), lock);
+	store->keys = keys;
+	store->key_count = key_count;
+	store->lock = lock;
+	store->slot = table_slot_create(store->table, nullptr);
+	store->equality = static_cast<FmgrInfo *>(palloc0(sizeof(FmgrInfo) * Max(key_count, 1)));
+	store->order = static_cast<FmgrInfo *>(palloc0(sizeof(FmgrInfo) * Max(key_count, 1)));
+	for (int i = 0; i < key_count; ++i)
+	{
+		fmgr_info(keys[i].equality_proc, &store->equality[i]);
+		fmgr_info(keys[i].order_proc, &store->order[i]);
+	}
+	if (key_count > 0)
+	{
+		List *indexes = RelationGetIndexList(store->table);
+
+		if (list_length(indexes) != 1)
+			ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT),
+							errmsg("index of \"%s.%s\" is missing", kInternalSchema, name),
+							errhint("Drop and create the statistic anew.")));
+		store->index = index_open(linitial_oid(indexes), lock);
+		list_free(indexes);
+	}
+	return store;
+}
+
+Store *
+open_totals(const Definition *definition, LOCKMODE lock)
+{
+	char name[NAMEDATALEN];
+
+	totals_name(definition->row.id, name);
+	return open_store(name, definition->groups, definition->group_count, lock);
+}
+
+Store *
+open_part(const Definition *definition, int part, LOCKMODE lock)
+{
+	char name[NAMEDATALEN];
+
+	part_name(definition->row.id, part, name);
+	return open_store(name, definition->parts[part].keys, definition->parts[part].key_count, lock);
+}
+
+static void
+end_walk(Store *store)
+{
+	if (store->scan != nullptr)
+		index_endscan(store->scan);
+	store->scan = nullptr;
+}
+
+void
+close_store(Store *store)
+{
+	if (store == nullptr)
+		return;
+	ExecDropSingleTupleTableSlot(store->slot);
+	end_walk(store);
+	if (store->indexes != nullptr)
+		CatalogCloseIndexes(store->indexes);
+	if (store->index != nullptr)
+		index_close(store->index, NoLock);
+	table_close(store->table, NoLock);
+}
+
+void
+begin_walk(Store *store, Snapshot snapshot, const Datum *values, const bool *nulls, int count)
+{
+	ScanKeyData keys[INDEX_MAX_KEYS];
+	MemoryContext caller = MemoryContextSwitchTo(store->context);
+
+	for (int i = 0; i < count; ++i)
+	{
+		if (nulls[i])
+			ScanKeyEntryInitialize(&keys[i], SK_ISNULL | SK_SEARCHNULL, (AttrNumber) (i + 1),
+								   InvalidStrategy, InvalidOid, InvalidOid, InvalidOid, (Datum) 0);
+		else
+			ScanKeyEntryInitializeWithInfo(&keys[i], 0, (AttrNumber) (i + 1), BTEqualStrategyNumber,
+										   InvalidOid, store->keys[i].collation,
+										   &store->equality[i], values[i]);
+	}
+
+	if (store->scan != nullptr &&
+		(store->scan->xs_snapshot != snapshot || store->scan->numberOfKeys != count))
+		end_walk(store);
+	if (store->scan == nullptr)
+	{
+#if PG_VERSION_NUM >= 180000
+		store->scan = index_beginscan(store->table, store->index, snapshot, nullptr, count, 0);
+#else
+		store->scan = index_beginscan(store->table, store->index, snapshot, count, 0);
+#endif
+	}
+	index_rescan(store->scan, keys, count, nullptr, 0);
+	MemoryContextSwitchTo(caller);
+}
+
+TupleTableSlot *
+next_row(Store *store, ScanDirection direction)
+{
+	MemoryContext caller = MemoryContextSwitchTo(store->context);
+	bool found = index_getnext_slot(store->scan, direction, store->slot);
+
+	MemoryContextSwitchTo(caller);
+	if (!found)
+		return nullptr;
+	slot_getallattrs(store->slot);
+	return store->slot;
+}
+
+/* Without key columns the table has at most one visible row. */
+static TupleTableSlot *
+find_single(Store *store, Snapshot snapshot)
+{
+	TableScanDesc scan = table_beginscan(store->table, snapshot, 0, nullptr);
+	bool found = table_scan_getnextslot(scan, ForwardScanDirection, store->slot);
+
+	if (found)
+		ExecMaterializeSlot(store->slot);
+	table_endscan(scan);
+	if (!found)
+		return nullptr;
+	slot_getallattrs(store->slot);
+	return store->slot;
+}
+
+TupleTableSlot *
+find_row(Store *store, Snapshot snapshot, const Datum *values, const bool *nulls)
+{
+	if (store->key_count == 0)
+		return find_single(store, snapshot);
+	begin_walk(store, snapshot, values, nulls, store->key_count);
+	return next_row(store, ForwardScanDirection);
+}
+
+bool
+same_value(Store *store, int column, Datum left, Datum right)
+{
+	return DatumGetBool(FunctionCall2Coll(&store->equality[column], store->keys[column].collation,
+										  left, right));
+}
+
+int
+compare_values(Store *store, int column, Datum left, Datum right)
+{
+	return DatumGetInt32(FunctionCall2Coll(&store->order[column], store->keys[column].collation,
+										   left, right));
+}
+
+static CatalogIndexState
+indexes_of(Store *store)
+{
+	if (store->indexes == nullptr)
+	{
+		MemoryContext caller = MemoryContextSwitchTo(store->context);
+
+		store->indexes = CatalogOpenIndexes(store->table);
+		MemoryContextSwitchTo(caller);
+	}
+	return store->indexes;
+}
+
+void
+insert_into(Store *store, Datum *values, bool *nulls)
+{
+	HeapTuple tuple = heap_form_tuple(RelationGetDescr(store->table), values, nulls);
+
+	CatalogTupleInsertWithInfo(store->table, tuple, indexes_of(store));
+	heap_freetuple(tuple);
+}
+
+void
+update_in(Store *store, ItemPointer tid, Datum *values, bool *nulls)
+{
+	HeapTuple tuple = heap_form_tuple(RelationGetDescr(store->table), values, nulls);
+
+	CatalogTupleUpdateWithInfo(store->table, tid, tuple, indexes_of(store));
+	heap_freetuple(tuple);
+}
+
+void
+delete_from(Store *store, ItemPointer tid)
+{
+	CatalogTupleDelete(store->table, tid);
+}
+
+} /* namespace cache_ext::statistics */

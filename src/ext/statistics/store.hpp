@@ -1,0 +1,64 @@
+/*-------------------------------------------------------------------------
+ *
+ * store.hpp
+ *		A totals or part table: rows by key, with cells behind the key.
+ *
+ * The unique index on the key columns serves look-ups, and for parts with
+ * values also the search for the outermost one.
+ *
+ *-------------------------------------------------------------------------
+ */
+#pragma once
+
+#include "ext/statistics/definition.hpp"
+
+extern "C" {
+#include "access/genam.h"
+#include "access/relscan.h"
+#include "access/skey.h"
+#include "catalog/indexing.h"
+#include "executor/tuptable.h"
+}
+
+namespace cache_ext::statistics {
+
+struct Store
+{
+	MemoryContext context; /* of the scan and whatever else outlives a row */
+	Relation table;
+	Relation index;
+	const KeyType *keys;
+	int key_count;
+	LOCKMODE lock;
+	IndexScanDesc scan;
+	TupleTableSlot *slot;
+	FmgrInfo *equality;
+	FmgrInfo *order;
+	CatalogIndexState indexes; /* opened at the first change */
+};
+
+Store *open_totals(const Definition *definition, LOCKMODE lock);
+Store *open_part(const Definition *definition, int part, LOCKMODE lock);
+void close_store(Store *store);
+
+/*
+ * The row with this key (its first `count` columns; NULL equals NULL) that the
+ * snapshot sees, as a slot that is valid until the next call; nullptr when
+ * there is none.
+ */
+TupleTableSlot *find_row(Store *store, Snapshot snapshot, const Datum *values, const bool *nulls);
+
+/* Walk rows whose leading keys are these, in index order or backwards. */
+void begin_walk(Store *store, Snapshot snapshot, const Datum *values, const bool *nulls, int count);
+TupleTableSlot *next_row(Store *store, ScanDirection direction);
+
+/* Are two values of this key column the same / in which order do they come? */
+bool same_value(Store *store, int column, Datum left, Datum right);
+int compare_values(Store *store, int column, Datum left, Datum right);
+
+/* Changes, by the whole row. */
+void insert_into(Store *store, Datum *values, bool *nulls);
+void update_in(Store *store, ItemPointer tid, Datum *values, bool *nulls);
+void delete_from(Store *store, ItemPointer tid);
+
+} /* namespace cache_ext::statistics */

@@ -1,0 +1,127 @@
+/*-------------------------------------------------------------------------
+ *
+ * vacuum.cpp
+ *		Keeping the tables that folding churns small.
+ *
+ * A fold leaves as many dead rows as it read.  Autovacuum comes once a minute;
+ * the worker comes about once a busy second.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "ext/statistics/catalog.hpp"
+#include "ext/statistics/definition.hpp"
+#include "ext/statistics/statistics.hpp"
+#include "pg/guard.hpp"
+
+extern "C" {
+#include "catalog/pg_class.h"
+#include "commands/vacuum.h"
+#include "nodes/makefuncs.h"
+#include "parser/parse_node.h"
+#include "pgstat.h"
+#include "tcop/pquery.h"
+#include "utils/lsyscache.h"
+#include "utils/portal.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+}
+
+namespace cache_ext::statistics {
+
+/* So many dead rows are worth a vacuum. */
+constexpr int64 kDeadRows = 200;
+
+static int64
+dead_rows(Oid relation)
+{
+	PgStat_StatTabEntry *entry = pgstat_fetch_stat_tabentry(relation);
+
+#if PG_VERSION_NUM >= 160000
+	return entry == nullptr ? 0 : entry->dead_tuples;
+#else
+	return entry == nullptr ? 0 : entry->n_dead_tuples;
+#endif
+}
+
+/* Names, because the list outlives the transaction that made it. */
+static List *
+churned_tables(MemoryContext context)
+{
+	List *relations = NIL;
+	List *names = NIL;
+	ListCell *cell;
+
+	if (!OidIsValid(internal_relation("progress", true)))
+		return NIL;
+	relations = list_make1_oid(internal_relation("progress"));
+	foreach (cell, all_sources())
+		relations = lappend_oid(relations, static_cast<SourceRow *>(lfirst(cell))->log);
+	foreach (cell, all_statistics())
+	{
+		char name[NAMEDATALEN];
+
+		totals_name(static_cast<StatisticRow *>(lfirst(cell))->id, name);
+		relations = lappend_oid(relations, internal_relation(name, true));
+	}
+
+	MemoryContext caller = MemoryContextSwitchTo(context);
+	foreach (cell, relations)
+		if (OidIsValid(lfirst_oid(cell)) && dead_rows(lfirst_oid(cell)) > kDeadRows &&
+			get_rel_name(lfirst_oid(cell)) != nullptr)
+			names = lappend(names, get_rel_name(lfirst_oid(cell)));
+	MemoryContextSwitchTo(caller);
+	return names;
+}
+
+static DefElem *
+option(const char *name, const char *value)
+{
+	return makeDefElem(pstrdup(name), (Node *) makeString(pstrdup(value)), -1);
+}
+
+static void
+vacuum_table(const char *name)
+{
+	VacuumStmt *statement = makeNode(VacuumStmt);
+	RangeVar *table = makeRangeVar(pstrdup(kInternalSchema), pstrdup(name), -1);
+
+	/* Truncation would take a lock that stops writers; a table that waits is left for the next time. */
+	statement->options = list_make2(option("truncate", "off"), option("skip_locked", "on"));
+	statement->is_vacuumcmd = true;
+	statement->rels = list_make1(makeVacuumRelation(table, InvalidOid, NIL));
+
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	ExecVacuum(make_parsestate(nullptr), statement, true);
+	if (ActiveSnapshotSet())
+		PopActiveSnapshot();
+	CommitTransactionCommand();
+}
+
+void
+vacuum_churned()
+{
+	pg::guard([] {
+		MemoryContext context =
+			AllocSetContextCreate(TopMemoryContext, "cache_ext vacuum", ALLOCSET_DEFAULT_SIZES);
+		MemoryContext portal = PortalContext;
+		ListCell *cell;
+
+		StartTransactionCommand();
+		pgstat_clear_snapshot();
+		List *names = churned_tables(context);
+		CommitTransactionCommand();
+
+		PortalContext = context; /* where VACUUM keeps what outlives its transactions */
+		foreach (cell, names)
+		{
+			MemoryContextSwitchTo(context);
+			vacuum_table(static_cast<char *>(lfirst(cell)));
+		}
+		PortalContext = portal;
+		MemoryContextSwitchTo(TopMemoryContext);
+		MemoryContextDelete(context);
+	});
+}
+
+} /* namespace cache_ext::statistics */
