@@ -727,22 +727,30 @@ is_usable(const Link &to, const Choice &chosen)
 	       (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR);
 }
 
+/*
+ * Refusals that cost nothing and say nothing about the server: it is not
+ * configured, its pause is not over, or the wanted connection is gone.
+ */
 static void
-require_link(const ExchangeOptions &options)
+refuse_early(const ExchangeOptions &options)
 {
 	const Choice &chosen = current_choice();
 
-	if (link != nullptr && is_usable(*link, chosen))
-		return;
-	redis_disconnect();
+	if (link != nullptr && !is_usable(*link, chosen))
+		redis_disconnect();
 	if (!chosen.configured)
+	{
+		redis_disconnect();
 		throw Error(kConnectionFailure, "no Redis server is configured", {},
 		            "Set cache_ext.redis_url.");
-	if (!options.ignore_backoff && Clock::now() < backoff.not_before)
+	}
+	if (options.only_connection != 0 && options.only_connection != redis_connection())
+		throw Error(kConnectionFailure, "the connection to Redis server \"" +
+		                                    chosen.address.name() + "\" has been replaced");
+	if (link == nullptr && !options.ignore_backoff && Clock::now() < backoff.not_before)
 		throw Error(kConnectionFailure,
 		            "Redis server \"" + chosen.address.name() + "\" has failed a moment ago",
 		            "It is not asked again before a pause has passed.");
-	open_link(chosen);
 }
 
 static void
@@ -770,12 +778,11 @@ with_link(const ExchangeOptions &options, Fn &&fn) -> std::invoke_result_t<Fn &>
 	Clock::time_point began = Clock::now();
 	std::optional<Error> failure;
 
-	/* Refusals that cost nothing are no failures of the server. */
-	if (!redis_configured() || (!options.ignore_backoff && Clock::now() < backoff.not_before))
-		require_link(options);
+	refuse_early(options);
 	try
 	{
-		require_link(options);
+		if (link == nullptr)
+			open_link(current_choice());
 		return fn();
 	}
 	catch (const Error &error)
@@ -792,22 +799,29 @@ with_link(const ExchangeOptions &options, Fn &&fn) -> std::invoke_result_t<Fn &>
 	throw *failure;
 }
 
+static RedisServer
+describe(const Link &to)
+{
+	return {to.incarnation, to.identified, to.number};
+}
+
 std::vector<redis::Reply>
-redis_exchange(const redis::Request &request, const ExchangeOptions &options)
+redis_exchange(const redis::Request &request, const ExchangeOptions &options, RedisServer *server)
 {
 	return with_link(options, [&] {
 		Deadline deadline(options.timeout_ms > 0 ? options.timeout_ms : command_timeout_ms);
+		std::vector<redis::Reply> replies = converse(link, request, deadline);
 
-		return converse(link, request, deadline);
+		if (server != nullptr)
+			*server = describe(*link);
+		return replies;
 	});
 }
 
 RedisServer
 redis_server(const ExchangeOptions &options)
 {
-	return with_link(options, [] {
-		return RedisServer{link->incarnation, link->identified, link->number};
-	});
+	return with_link(options, [] { return describe(*link); });
 }
 
 } /* namespace cache_ext::pg */

@@ -37,6 +37,7 @@ struct ExchangeOptions
 {
 	int timeout_ms = 0;          /* the whole exchange; 0: cache_ext.command_timeout */
 	bool ignore_backoff = false; /* the worker paces its attempts itself */
+	uint64 only_connection = 0;  /* not 0: fail rather than use any other connection than this */
 };
 
 /* Is there an address, in the setting or in the server's environment?  Costs a comparison. */
@@ -49,7 +50,7 @@ std::string redis_name();
  * Send the commands and return their replies, one a command, in order.  An
  * error reply is a reply (Reply::is_error), not an exception.  Opens the
  * connection first when there is none: that has its own deadline,
- * cache_ext.connect_timeout.
+ * cache_ext.connect_timeout.  *server is the one that has answered.
  *
  * Throws Error(08006) when Redis is not configured, cannot be reached, does not
  * answer in time or answers nonsense; Error(08006) at once while the back-off
@@ -57,7 +58,8 @@ std::string redis_name();
  * case the connection is closed.
  */
 std::vector<redis::Reply> redis_exchange(const redis::Request &request,
-                                         const ExchangeOptions &options = ExchangeOptions());
+                                         const ExchangeOptions &options = ExchangeOptions(),
+                                         RedisServer *server = nullptr);
 
 /* The server at the other end; connects when needed, throws as redis_exchange() does. */
 RedisServer redis_server(const ExchangeOptions &options = ExchangeOptions());

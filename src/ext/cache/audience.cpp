@@ -1,0 +1,105 @@
+/*-------------------------------------------------------------------------
+ *
+ * audience.cpp
+ *		For whom a query's result is the right answer; see audience.hpp.
+ *
+ * An entry made by an inline query is believed only by a session with the same
+ * fingerprint; everybody else misses.  The cheap part is computed on each hit:
+ * it reads the server's variables, not settings by name.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include <cstring>
+#include <string_view>
+
+#include "ext/cache/audience.hpp"
+#include "pg/guard.hpp"
+
+extern "C" {
+#include "catalog/namespace.h"
+#include "parser/parse_expr.h"
+#include "parser/parser.h"
+#include "pgtime.h"
+#include "tsearch/ts_cache.h"
+#include "utils/array.h"
+#include "utils/bytea.h"
+#include "utils/float.h"
+#include "utils/guc.h"
+#include "utils/guc_tables.h"
+#include "utils/pg_locale.h"
+#include "utils/rls.h"
+#include "utils/xml.h"
+}
+
+namespace cache_ext::cache {
+
+/* With its length, so that two neighbours cannot be cut differently. */
+static void
+add_text(Digester *digester, const char *text)
+{
+	std::string_view view = text != nullptr ? text : "";
+
+	digester->add(uint64_t{view.size()}).add(view);
+}
+
+static void
+add_number(Digester *digester, int number)
+{
+	digester->add(static_cast<uint64_t>(static_cast<int64_t>(number)));
+}
+
+/* All settings with a dot in their name but ours: extensions' and applications' own. */
+static void
+add_custom_settings(Digester *digester)
+{
+#if PG_VERSION_NUM >= 160000
+	int count = 0;
+	struct config_generic **settings = get_guc_variables(&count);
+#else
+	int count = GetNumConfigOptions();
+	struct config_generic **settings = get_guc_variables();
+#endif
+
+	for (int i = 0; i < count; ++i)
+	{
+		const char *name = settings[i]->name;
+
+		if (strchr(name, '.') == nullptr || strncmp(name, "cache_ext.", 10) == 0)
+			continue;
+		add_text(digester, name);
+		add_text(digester, GetConfigOption(name, true, false));
+	}
+}
+
+Digest
+current_audience(bool by_settings)
+{
+	Digester digester;
+
+	add_number(&digester, static_cast<int>(GetUserId()));
+	add_number(&digester, row_security);
+	add_text(&digester, namespace_search_path);
+	add_text(&digester, pg_get_timezone_name(session_timezone));
+	add_number(&digester, DateStyle);
+	add_number(&digester, DateOrder);
+	add_number(&digester, IntervalStyle);
+	add_number(&digester, extra_float_digits);
+	add_number(&digester, bytea_output);
+	add_number(&digester, xmlbinary);
+	add_number(&digester, xmloption);
+	add_number(&digester, Array_nulls);
+	add_number(&digester, Transform_null_equals);
+	add_number(&digester, standard_conforming_strings);
+	add_text(&digester, locale_monetary);
+	add_text(&digester, locale_numeric);
+	add_text(&digester, locale_time);
+	add_text(&digester, TSCurrentConfig);
+	if (by_settings)
+	{
+		add_number(&digester, static_cast<int>(GetSessionUserId()));
+		pg::call([&] { add_custom_settings(&digester); });
+	}
+	return digester.finish();
+}
+
+} /* namespace cache_ext::cache */
