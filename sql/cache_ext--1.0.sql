@@ -184,6 +184,47 @@ ALTER EVENT TRIGGER cache_ext_on_alter ENABLE ALWAYS;
 -- The cache
 ---------------------------------------------------------------------------
 
+-- Not for PUBLIC: a key is a name that applications share, whoever reads or sets one acts for them.
+
+CREATE FUNCTION cache_get(
+    key text,
+    query text DEFAULT NULL,
+    ttl interval DEFAULT NULL,
+    tags text[] DEFAULT '{}',
+    dialect text DEFAULT NULL
+) RETURNS text
+    AS 'MODULE_PATHNAME', 'cache_ext_get'
+    LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 1000;
+
+COMMENT ON FUNCTION cache_get(text, text, interval, text[], text) IS
+    'value cached under key; on a miss the result of query as a JSON array of objects, stored for next time, or NULL without a query';
+
+REVOKE ALL ON FUNCTION cache_get(text, text, interval, text[], text) FROM PUBLIC;   -- reads what others cached
+
+CREATE FUNCTION cache_set(
+    key text,
+    value text,
+    ttl interval DEFAULT NULL,
+    tags text[] DEFAULT '{}',
+    dialect text DEFAULT NULL
+) RETURNS void
+    AS 'MODULE_PATHNAME', 'cache_ext_set'
+    LANGUAGE C VOLATILE PARALLEL UNSAFE;
+
+COMMENT ON FUNCTION cache_set(text, text, interval, text[], text) IS
+    'when this transaction commits, replace what is cached under key by value';
+
+REVOKE ALL ON FUNCTION cache_set(text, text, interval, text[], text) FROM PUBLIC;   -- chooses what others read
+
+CREATE FUNCTION cache_delete(VARIADIC keys text[]) RETURNS bigint
+    AS 'MODULE_PATHNAME', 'cache_ext_delete'
+    LANGUAGE C VOLATILE PARALLEL UNSAFE;
+
+COMMENT ON FUNCTION cache_delete(text[]) IS
+    'when this transaction commits, remove what is cached under the keys; returns how many keys were named';
+
+REVOKE ALL ON FUNCTION cache_delete(text[]) FROM PUBLIC;   -- empties what others rely on
+
 ---------------------------------------------------------------------------
 -- The worker
 ---------------------------------------------------------------------------
