@@ -214,7 +214,7 @@ may_store(const Ask &ask, const QueryAnswer &answer)
 }
 
 static std::string_view
-load(const Ask &ask, bool share, const std::vector<std::string_view> &tags)
+load(const Ask &ask, bool share, const std::vector<std::string_view> &tags, Seen &&seen)
 {
 	QueryAnswer answer;
 	std::optional<Fill> fill;
@@ -222,7 +222,7 @@ load(const Ask &ask, bool share, const std::vector<std::string_view> &tags)
 	if (share && !RecoveryInProgress())
 	{
 		fill.emplace(ask.key, tags, ask.plain);
-		if (!fill->begin())
+		if (!fill->begin(std::move(seen)))
 			fill.reset();
 	}
 	answer_by_query(ask, fill ? &*fill : nullptr, &answer);
@@ -239,6 +239,7 @@ get(const Ask &ask)
 {
 	std::vector<std::string_view> tags(ask.tags.names, ask.tags.names + ask.tags.count);
 	bool share = may_share();
+	Seen seen;
 
 	if (invalidation::have_items())
 	{
@@ -255,10 +256,11 @@ get(const Ask &ask)
 		if (found.outcome == Lookup::Outcome::kHit)
 			return make_text(found.value);
 		share = found.outcome != Lookup::Outcome::kUnavailable;
+		seen = std::move(found.seen);
 	}
 	if (ask.query == nullptr)
 		return nullptr;
-	return make_text(load(ask, share, tags));
+	return make_text(load(ask, share, tags, std::move(seen)));
 }
 
 } /* namespace cache_ext::cache */

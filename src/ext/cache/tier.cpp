@@ -300,10 +300,14 @@ attempt(std::string_view key, const std::vector<uint32> &buckets)
 		result.lookup = unavailable();
 		return result;
 	}
-	if (!reply.elements[0].is_string())
-		return result;
 
 	std::optional<Digest> versions = digest_versions(reply, 1, buckets);
+
+	if (versions)
+		result.lookup.seen = {server.connection, trust.epoch, server.incarnation, *versions,
+		                      buckets};
+	if (!reply.elements[0].is_string())
+		return result;
 
 	/* Moving the reply keeps its bytes in place only on the heap; views are made afterwards. */
 	result.lookup.storage = std::move(reply.elements[0]);
@@ -345,15 +349,20 @@ Fill::Fill(std::string_view key, const std::vector<std::string_view> &tags, bool
 }
 
 bool
-Fill::begin()
+Fill::begin(Seen &&seen)
 {
+	if (!plain_ && seen.connection != 0 && seen.buckets == buckets_)
+	{
+		seen_ = std::move(seen);
+		return true;
+	}
+
 	Trust trust = look_at_outbox(buckets_);
 
 	/* What is stored now would be void at the delivery: not worth a round trip. */
 	if (!trust.trusted)
 		return false;
-	epoch_ = trust.epoch;
-	return plain_ ? begin_plain() : begin_envelope();
+	return plain_ ? begin_plain() : begin_envelope(trust.epoch);
 }
 
 /*
@@ -362,7 +371,7 @@ Fill::begin()
  * MGET behind it reads whichever won.
  */
 bool
-Fill::begin_envelope()
+Fill::begin_envelope(uint64 epoch)
 {
 	std::vector<std::string> names;
 	pg::RedisServer server;
@@ -383,9 +392,7 @@ Fill::begin_envelope()
 		}
 		if (auto digest = digest_versions(versions, 0, buckets_))
 		{
-			connection_ = server.connection;
-			incarnation_ = server.incarnation;
-			versions_ = *digest;
+			seen_ = {server.connection, epoch, server.incarnation, *digest, {}};
 			return true;
 		}
 
@@ -435,7 +442,7 @@ Fill::begin_plain()
 		return false;
 	}
 	watching = true;
-	connection_ = server.connection;
+	seen_.connection = server.connection;
 	return server.identified;
 }
 
@@ -479,9 +486,9 @@ Fill::envelope(std::string_view value, bool by_settings) const
 {
 	Envelope envelope{};
 
-	envelope.token.name_space = current_namespace(epoch_);
-	envelope.token.incarnation = incarnation_;
-	envelope.token.versions = versions_;
+	envelope.token.name_space = current_namespace(seen_.epoch);
+	envelope.token.incarnation = seen_.incarnation;
+	envelope.token.versions = seen_.versions;
 	envelope.audience = current_audience(by_settings);
 	envelope.by_settings = by_settings;
 	envelope.key = redis_key_;
@@ -496,7 +503,7 @@ Fill::finish(std::string_view value, int64 ttl_ms, bool by_settings)
 	std::string ttl = std::to_string(ttl_ms);
 	redis::Request request;
 
-	if (pg::redis_connection() != connection_ || (plain_ && watch_ != last_watch))
+	if (pg::redis_connection() != seen_.connection || (plain_ && watch_ != last_watch))
 		return;
 	make_durable();
 	if (plain_)
@@ -511,7 +518,7 @@ Fill::finish(std::string_view value, int64 ttl_ms, bool by_settings)
 		request.add({"SET", redis_key_, envelope(value, by_settings), "PX", ttl});
 
 	/* Only ever on the connection that the versions came from. */
-	auto replies = ask(request, nullptr, connection_);
+	auto replies = ask(request, nullptr, seen_.connection);
 
 	if (replies)
 		for (const Reply &reply : *replies)

@@ -37,6 +37,16 @@ Trust look_at_outbox(const std::vector<uint32> &buckets);
 /* The buckets of an entry, ascending, each once. */
 std::vector<uint32> buckets_of(std::string_view key, const std::vector<std::string_view> &tags);
 
+/* What an entry stored now would be stored under. */
+struct Seen
+{
+	uint64 connection = 0; /* 0: nothing has been seen */
+	uint64 epoch = 0;
+	Digest incarnation{0, 0};
+	Digest versions{0, 0};
+	std::vector<uint32> buckets;
+};
+
 /* A read of one key; owns the bytes that it returns. */
 struct Lookup
 {
@@ -50,6 +60,7 @@ struct Lookup
 	Outcome outcome = Outcome::kMiss;
 	std::string_view value; /* of kHit */
 	redis::Reply storage;
+	Seen seen; /* the versions that came with it, if all were there */
 };
 
 Lookup look_up(std::string_view key, const std::vector<std::string_view> &tags);
@@ -64,8 +75,11 @@ class Fill
   public:
 	Fill(std::string_view key, const std::vector<std::string_view> &tags, bool plain);
 
-	/* Reads the versions.  False: nothing can be stored, do not finish. */
-	bool begin();
+	/*
+	 * Takes the versions that the lookup saw, or reads them.  False: nothing can
+	 * be stored, do not finish.
+	 */
+	bool begin(Seen &&seen);
 
 	/* Called once the query's snapshot is there. */
 	void note_snapshot();
@@ -74,7 +88,7 @@ class Fill
 
   private:
 	bool begin_plain();
-	bool begin_envelope();
+	bool begin_envelope(uint64 epoch);
 	void make_durable() const;
 	std::string envelope(std::string_view value, bool by_settings) const;
 
@@ -83,11 +97,8 @@ class Fill
 	bool plain_;
 	std::vector<uint32> buckets_;
 	std::string redis_key_;
-	uint64 connection_ = 0;
+	Seen seen_;
 	uint64 watch_ = 0;
-	uint64 epoch_ = 0;
-	Digest incarnation_{0, 0};
-	Digest versions_{0, 0};
 	uint64 visible_end_ = 0; /* end of the log records of all that the snapshot sees */
 };
 
