@@ -684,8 +684,8 @@ log_connected(const Link &to)
 	if (backoff.failures == 0)
 		return;
 	call([&] {
-		ereport(LOG, (errmsg("connected to Redis server \"%s\" again after %d failures",
-		                     to.name.c_str(), backoff.failures)));
+		ereport(LOG, (errmsg("connected to Redis server \"%s\" again", to.name.c_str()),
+		              errdetail("Failed attempts: %d.", backoff.failures), errhidestmt(true)));
 	});
 }
 
@@ -764,9 +764,9 @@ note_failure(const Error &error, Clock::time_point began)
 	if (backoff.failures++ > 0)
 		return;
 	call([&] {
-		ereport(LOG,
-		        (errmsg_internal("%s", error.message().c_str()),
-		         error.detail().empty() ? 0 : errdetail_internal("%s", error.detail().c_str())));
+		ereport(LOG, (errmsg_internal("%s", error.message().c_str()),
+		              error.detail().empty() ? 0 : errdetail_internal("%s", error.detail().c_str()),
+		              errhint("Queries answer meanwhile."), errhidestmt(true)));
 	});
 }
 

@@ -64,8 +64,19 @@ note_refusal(const Reply &reply)
 	pg::call([&] {
 		ereport(LOG, (errmsg("Redis server \"%s\" refuses a command of the cache: %s", name.c_str(),
 		                     text.c_str()),
-		              errdetail("Queries answer instead.")));
+		              errhint("Queries answer meanwhile."), errhidestmt(true)));
 	});
+}
+
+static void
+note_first_refusal(const std::vector<Reply> &replies)
+{
+	for (const Reply &reply : replies)
+		if (reply.is_error())
+		{
+			note_refusal(reply);
+			return;
+		}
 }
 
 /*
@@ -384,12 +395,9 @@ Fill::begin_envelope(uint64 epoch)
 	{
 		const Reply &versions = replies->back();
 
+		note_first_refusal(*replies);
 		if (!server.identified || !versions.is_array() || versions.elements.size() != names.size())
-		{
-			if (versions.is_error())
-				note_refusal(versions);
 			return false;
-		}
 		if (auto digest = digest_versions(versions, 0, buckets_))
 		{
 			seen_ = {server.connection, epoch, server.incarnation, *digest, {}};
@@ -521,12 +529,7 @@ Fill::finish(std::string_view value, int64 ttl_ms, bool by_settings)
 	auto replies = ask(request, nullptr, seen_.connection);
 
 	if (replies)
-		for (const Reply &reply : *replies)
-			if (reply.is_error())
-			{
-				note_refusal(reply);
-				break;
-			}
+		note_first_refusal(*replies);
 }
 
 } /* namespace cache_ext::cache */
