@@ -1,0 +1,155 @@
+-- The cache without a Redis: queries answer, errors are errors, nobody else may.
+SET client_min_messages = warning;
+CREATE EXTENSION IF NOT EXISTS cache_ext;
+RESET client_min_messages;
+
+CREATE SCHEMA cache_test;
+CREATE TABLE cache_test.vendor (id integer PRIMARY KEY, name text, paid numeric);
+INSERT INTO cache_test.vendor VALUES (1, 'Ada', 10.50), (2, 'B "quoted" \ end', NULL);
+
+-- a query's rows are a JSON array of objects, with the query's own column names
+SELECT cache_get('vendors', 'SELECT id, name AS "The Name", paid FROM cache_test.vendor ORDER BY id');
+SELECT cache_get('none', 'SELECT 1 AS x WHERE false');
+SELECT cache_get('nested', $$SELECT ARRAY[1, NULL] AS a, ROW(1, 'x') AS r, '{"j": 1}'::jsonb AS j, NULL::text AS n$$);
+SELECT cache_get('values', 'VALUES (1), (2)');
+SELECT cache_get('with', 'WITH x AS (SELECT 7 AS n) SELECT n FROM x;');
+SELECT cache_get('comment', 'SELECT 1 AS x -- the end');
+
+-- no query: a miss
+SELECT cache_get('vendors') IS NULL AS miss;
+
+-- arguments by name; NULLs
+SELECT cache_get(key => 'k', query => 'SELECT 1 AS x', ttl => '1 minute', tags => '{a,b}', dialect => 'plain');
+SELECT cache_get(NULL) IS NULL AS null_key, cache_get(NULL, 'SELECT 1/0') IS NULL AS not_run;
+SELECT cache_get('k', 'SELECT 1 AS x', tags => NULL);
+SELECT cache_delete('a', 'b', 'c') AS named, cache_delete(VARIADIC keys => ARRAY['a']) AS one,
+       cache_delete(VARIADIC '{}') AS nothing;
+
+-- it works for each row of a query, and sees its own transaction's changes
+SELECT v.id, cache_get('one:' || v.id, format('SELECT name FROM cache_test.vendor WHERE id = %s', v.id))
+  FROM cache_test.vendor v ORDER BY v.id;
+BEGIN;
+UPDATE cache_test.vendor SET paid = 11 WHERE id = 1;
+SELECT cache_get('paid', 'SELECT sum(paid) FROM cache_test.vendor');
+ROLLBACK;
+SELECT cache_get('paid', 'SELECT sum(paid) FROM cache_test.vendor');
+
+-- a statement that began earlier does not hold the query back: its snapshot is its own
+CREATE FUNCTION cache_test.fresh() RETURNS text LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO cache_test.vendor VALUES (3, 'C', 1);
+    RETURN cache_get('count', 'SELECT count(*) FROM cache_test.vendor');
+END $$;
+SELECT cache_test.fresh();
+DELETE FROM cache_test.vendor WHERE id = 3;
+
+-- errors, by their codes
+\set VERBOSITY sqlstate
+SELECT cache_get('');
+SELECT cache_get(repeat('x', 10000));
+SELECT cache_get('v:123');
+SELECT cache_get('floor');
+SELECT cache_get('k', 'SELECT 1', ttl => '0');
+SELECT cache_get('k', 'SELECT 1', ttl => '-1 day');
+SELECT cache_get('k', 'SELECT 1', ttl => '20000 years');
+SELECT cache_get('k', 'SELECT 1', tags => '{a,NULL}');
+SELECT cache_get('k', 'SELECT 1', tags => '{a,""}');
+SELECT cache_get('k', 'SELECT 1', dialect => 'unheard-of');
+SELECT cache_set(NULL, 'x');
+SELECT cache_set('k', NULL);
+SELECT cache_set('', 'x');
+SELECT cache_set('v:1', 'x');
+SELECT cache_set('k', 'x', ttl => '0');
+SELECT cache_set('k', 'x', tags => '{NULL}');
+SELECT cache_delete('a', NULL);
+SELECT cache_delete(VARIADIC NULL);
+SELECT cache_delete('');
+
+-- exactly one SELECT
+SELECT cache_get('k', '');
+SELECT cache_get('k', ' ; ');
+SELECT cache_get('k', 'SELECT 1; SELECT 2');
+SELECT cache_get('k', 'SELECT 1) AS q; DROP TABLE cache_test.vendor; --');
+SELECT cache_get('k', 'SELECT $1');
+SELECT cache_get('k', 'EXPLAIN SELECT 1');
+SELECT cache_get('k', 'SHOW search_path');
+
+-- that writes nothing, however deep
+CREATE SEQUENCE cache_test.numbers;
+CREATE FUNCTION cache_test.writes() RETURNS integer LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO cache_test.vendor VALUES (4, 'D', 1);
+    RETURN 4;
+END $$;
+SELECT cache_get('k', 'DELETE FROM cache_test.vendor');
+SELECT cache_get('k', 'INSERT INTO cache_test.vendor VALUES (5)');
+SELECT cache_get('k', 'WITH d AS (DELETE FROM cache_test.vendor RETURNING 1) SELECT * FROM d');
+SELECT cache_get('k', 'SELECT * FROM cache_test.vendor FOR UPDATE');
+SELECT cache_get('k', 'SELECT 1 INTO cache_test.made');
+SELECT cache_get('k', 'TRUNCATE cache_test.vendor');
+SELECT cache_get('k', $$SELECT nextval('cache_test.numbers')$$, ttl => '1 s');
+SELECT cache_get('k', 'SELECT cache_test.writes()', ttl => '1 s');
+-- and the transaction may write again afterwards
+INSERT INTO cache_test.vendor VALUES (6, 'F', 1);
+DELETE FROM cache_test.vendor WHERE id = 6;
+DO $$
+BEGIN
+    PERFORM cache_get('k', 'SELECT cache_test.writes()', ttl => '1 s');
+EXCEPTION WHEN read_only_sql_transaction THEN
+    INSERT INTO cache_test.vendor VALUES (7, 'G', 1);
+    DELETE FROM cache_test.vendor WHERE id = 7;
+END $$;
+
+-- volatile functions only with a ttl
+SELECT cache_get('k', 'SELECT random()');
+SELECT cache_get('k', 'SELECT random() < 2 AS x', ttl => '1 s');
+CREATE FUNCTION cache_test.steady() RETURNS integer LANGUAGE sql STABLE AS 'SELECT 1';
+SELECT cache_get('steady', 'SELECT cache_test.steady() AS x');
+CREATE OR REPLACE FUNCTION cache_test.steady() RETURNS integer LANGUAGE sql VOLATILE AS 'SELECT 1';
+SELECT cache_get('steady', 'SELECT cache_test.steady() AS x');
+
+-- the query's own errors come through
+SELECT cache_get('k', 'SELECT 1/0');
+SELECT cache_get('k', 'SELEC 1');
+SELECT cache_get('k', 'SELECT * FROM cache_test.missing');
+\set VERBOSITY default
+SELECT cache_get('k', 'SELECT random()');
+SELECT cache_get('k', 'SELECT oops');
+
+-- kept plans follow the tables
+SELECT cache_get('plan', 'SELECT * FROM cache_test.vendor WHERE id = 1');
+ALTER TABLE cache_test.vendor ADD COLUMN town text DEFAULT 'Delft';
+SELECT cache_get('plan', 'SELECT * FROM cache_test.vendor WHERE id = 1');
+-- more queries than plans are kept
+SELECT count(DISTINCT cache_get('many:' || n, format('SELECT %s AS n', n))) FROM generate_series(1, 200) n;
+
+-- the functions are not for everybody, and the query runs as the caller
+CREATE ROLE regress_cache_reader;
+GRANT USAGE ON SCHEMA cache_test TO regress_cache_reader;
+SET ROLE regress_cache_reader;
+\set VERBOSITY sqlstate
+SELECT cache_get('k');
+SELECT cache_set('k', 'v');
+SELECT cache_delete('k');
+RESET ROLE;
+GRANT EXECUTE ON FUNCTION cache_get(text, text, interval, text[], text) TO regress_cache_reader;
+SET ROLE regress_cache_reader;
+SELECT cache_get('k', 'SELECT 1 AS x');
+SELECT cache_get('k', 'SELECT * FROM cache_test.vendor');
+SELECT current_setting('cache_ext.redis_url');
+SET cache_ext.redis_url = 'redis://elsewhere';
+SET cache_ext.enabled = off;
+RESET ROLE;
+
+-- settings are checked when they are made, and secrets stay out of messages
+\set VERBOSITY default
+SET cache_ext.redis_url = 'redis://:hunter2@host:port';
+SET cache_ext.redis_url = 'rediss://:hunter2@host';
+SET cache_ext.redis_url = 'redis://:hunter2@host/one';
+SET cache_ext.default_ttl = 0;
+SET cache_ext.no_such_setting = 1;
+
+DROP OWNED BY regress_cache_reader;
+DROP ROLE regress_cache_reader;
+SET client_min_messages = warning;
+DROP SCHEMA cache_test CASCADE;
