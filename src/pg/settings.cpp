@@ -133,10 +133,24 @@ cache_ext_check_key_prefix(char **value, void **, GucSource)
 	return true;
 }
 
+/* A reload assigns what was there before as well: only another value makes connections old. */
 static void
-cache_ext_assign_redis_string(const char *, void *)
+note_assignment(const char *before, const char *after)
 {
-	++redis_settings_generation;
+	if (strcmp(before != nullptr ? before : "", after != nullptr ? after : "") != 0)
+		++redis_settings_generation;
+}
+
+static void
+cache_ext_assign_redis_url(const char *value, void *)
+{
+	note_assignment(redis_url, value);
+}
+
+static void
+cache_ext_assign_redis_password_file(const char *value, void *)
+{
+	note_assignment(redis_password_file, value);
 }
 }
 
@@ -148,11 +162,11 @@ define_redis_settings()
 	    "When empty, the server's environment variable REDIS_URL is used, then REDIS_HOST, "
 	    "REDIS_PORT and REDIS_PASSWORD.",
 	    &redis_url, "", PGC_SUSET, GUC_SUPERUSER_ONLY, cache_ext_check_redis_url,
-	    cache_ext_assign_redis_string, nullptr);
+	    cache_ext_assign_redis_url, nullptr);
 	DefineCustomStringVariable(
 	    "cache_ext.redis_password_file", "File that holds the password for Redis.",
 	    "It must belong to the server's user and be readable by nobody else.", &redis_password_file,
-	    "", PGC_SUSET, GUC_SUPERUSER_ONLY, nullptr, cache_ext_assign_redis_string, nullptr);
+	    "", PGC_SUSET, GUC_SUPERUSER_ONLY, nullptr, cache_ext_assign_redis_password_file, nullptr);
 	DefineCustomIntVariable("cache_ext.connect_timeout",
 	                        "Longest time to wait for a connection to Redis.", nullptr,
 	                        &connect_timeout_ms, kDefaultConnectTimeoutMs, 1, kMaxTimeoutMs,
