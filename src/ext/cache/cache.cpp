@@ -254,7 +254,7 @@ get(const Ask &ask)
 		Lookup found = look_up(ask.key, tags);
 
 		if (found.outcome == Lookup::Outcome::kHit)
-			return make_text(found.value);
+			return make_text(found.value());
 		share = found.outcome != Lookup::Outcome::kUnavailable;
 		seen = std::move(found.seen);
 	}

@@ -250,7 +250,6 @@ judge_bare(const Trust &trust, const pg::RedisServer &server, Attempt *attempt)
 		});
 		return;
 	}
-	attempt->lookup.value = bytes;
 	attempt->lookup.outcome = Lookup::Outcome::kHit;
 }
 
@@ -271,7 +270,8 @@ judge_envelope(const Envelope &envelope, const Trust &trust, const pg::RedisServ
 	}
 	if (!versions || envelope.token.versions != *versions || !is_valid_text(envelope.payload))
 		return;
-	attempt->lookup.value = envelope.payload;
+	/* The payload is the envelope's last part. */
+	attempt->lookup.value_at = attempt->lookup.storage.text.size() - envelope.payload.size();
 	attempt->lookup.outcome = Lookup::Outcome::kHit;
 }
 
@@ -320,7 +320,7 @@ attempt(std::string_view key, const std::vector<uint32> &buckets)
 	if (!reply.elements[0].is_string())
 		return result;
 
-	/* Moving the reply keeps its bytes in place only on the heap; views are made afterwards. */
+	/* The envelope's views point into the storage where it is now. */
 	result.lookup.storage = std::move(reply.elements[0]);
 	if (auto envelope = decode(result.lookup.storage.text))
 		judge_envelope(*envelope, trust, server, versions, buckets, key, &result);

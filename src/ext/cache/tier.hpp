@@ -58,8 +58,12 @@ struct Lookup
 	};
 
 	Outcome outcome = Outcome::kMiss;
-	std::string_view value; /* of kHit */
 	redis::Reply storage;
+	size_t value_at = 0; /* where in the storage the value begins: a place that survives moves */
+
+	/* Of kHit; valid as long as the lookup stays where it is. */
+	std::string_view value() const { return std::string_view(storage.text).substr(value_at); }
+
 	Seen seen; /* the versions that came with it, if all were there */
 };
 

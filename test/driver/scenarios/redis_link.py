@@ -1,0 +1,309 @@
+"""The link to Redis: one deadline a call, cancel is obeyed, and no reply ever reaches another question."""
+
+import os
+import threading
+import time
+
+import psycopg2
+from harness import Failure, FakeRedis, Postgres, Redis, expect, wait_for
+
+LONG = "'30s'"      # a timeout that would fail the test by itself
+QUERY = "'SELECT 1 AS answer'"
+ANSWER = '[{"answer":1}]'
+
+
+def work(name):
+    return os.path.join(os.environ["CACHE_EXT_WORK"], name)
+
+
+class Servers:
+    """A PostgreSQL with the extension, and something that claims to be a Redis."""
+
+    def __init__(self, name, redis, **settings):
+        self.redis = redis
+        options = {"cache_ext.redis_url": f"'{redis.url}'"} if redis else {}
+        options.update({k.replace("__", "."): v for k, v in settings.items()})
+        self.postgres = Postgres(work(name), options)
+
+    def __enter__(self):
+        self.postgres.start()
+        self.postgres.create_database("link")
+        return self
+
+    def session(self):
+        return self.postgres.session("link")
+
+    def __exit__(self, kind, *_):
+        try:
+            if kind is None:
+                self.postgres.stop()
+                self.postgres.check_log()
+        finally:
+            self.postgres.stop("immediate")
+            if self.redis:
+                self.redis.stop()
+
+
+def bulk(text):
+    data = text if isinstance(text, bytes) else text.encode()
+    return b"$%d\r\n%s\r\n" % (len(data), data)
+
+
+class Script:
+    """Answers the handshake as a Redis does, and MGET as the test says."""
+
+    def __init__(self, mget):
+        self.mget = mget
+        self.asked = []     # keys asked for, in order
+
+    def __call__(self, request):
+        command = request[0].upper()
+        if command == b"INFO":
+            return bulk("run_id:1\r\n") if request[1] == b"server" else bulk("master_replid:2\r\n")
+        if command == b"MGET":
+            self.asked.append(request[1])
+            return self.mget(request)
+        return b"+OK\r\n"
+
+
+def mget_reply(request, value):
+    """The value for the key, nothing for the version keys: a bare value of an application."""
+    return b"*%d\r\n" % (len(request) - 1) + bulk(value) + b"$-1\r\n" * (len(request) - 2)
+
+
+def get(db, key="k"):
+    return db.value(f"SELECT cache_get('{key}', {QUERY})")
+
+
+def a_reply_that_comes_too_late_reaches_no_other_question(options):
+    late = threading.Event()
+
+    def mget(request):
+        if request[1] == b"slow":
+            late.wait(10)
+        return mget_reply(request, b"value of " + request[1])
+
+    fake = FakeRedis(work("late"), Script(mget))
+    with Servers("late_pg", fake, cache_ext__command_timeout="'100ms'") as servers:
+        with servers.session() as db:
+            expect(get(db, "a") == "value of a", "the fake Redis does not answer")
+            expect(get(db, "slow") == ANSWER, "the query did not answer when Redis was late")
+            late.set()
+            for key in ("b", "c", "d"):
+                found = wait_for("Redis is asked again",
+                                 lambda: (lambda v: v if v != ANSWER else None)(get(db, key)))
+                expect(found == f"value of {key}", f"asked for {key}, got {found!r}")
+
+
+def a_reply_cut_in_two_by_a_cancel_reaches_no_other_question(options):
+    rest = []
+    first = threading.Event()
+
+    def mget(request):
+        answer = mget_reply(request, b"value of " + request[1])
+        if request[1] == b"cut":
+            rest.append(answer[20:])
+            first.set()
+            return answer[:20]
+        return answer
+
+    fake = FakeRedis(work("cut"), Script(mget))
+    with Servers("cut_pg", fake, cache_ext__command_timeout=LONG) as servers:
+        with servers.session() as db, servers.session() as other:
+            db.start(f"SELECT cache_get('cut', {QUERY})")
+            first.wait(10)
+            other.run("SELECT pg_cancel_backend(%s)", (db.pid,))
+            started = time.monotonic()
+            try:
+                db.finish()
+                raise Failure("a cancelled call returned")
+            except psycopg2.errors.QueryCanceled:
+                pass
+            expect(time.monotonic() - started < 10, "cancel was not obeyed")
+            try:
+                fake.connections[0].sendall(rest[0])
+            except OSError:
+                pass
+            expect(get(db, "next") == "value of next", "the next call got another one's reply")
+
+
+def a_wait_obeys_statement_timeout_and_terminate(options):
+    asked = threading.Event()
+
+    def mget(request):
+        asked.set()
+        return None
+
+    fake = FakeRedis(work("silent"), Script(mget))
+    with Servers("silent_pg", fake, cache_ext__command_timeout=LONG) as servers:
+        with servers.session() as db, servers.session() as other:
+            db.run("SET statement_timeout = '100ms'")
+            db.fails("57014", f"SELECT cache_get('k', {QUERY})")
+            db.run("SET statement_timeout = 0")
+            asked.clear()
+            db.start(f"SELECT cache_get('k', {QUERY})")
+            asked.wait(10)
+            other.run("SELECT pg_terminate_backend(%s)", (db.pid,))
+            try:
+                db.finish(10)
+                raise Failure("a terminated call returned")
+            except psycopg2.OperationalError:
+                pass
+
+
+def one_deadline_covers_a_call_however_slowly_bytes_come(options):
+    def mget(request):
+        def trickle():
+            try:
+                for byte in mget_reply(request, b"x" * 500):
+                    fake.connections[-1].sendall(bytes([byte]))
+                    time.sleep(0.05)
+            except OSError:
+                pass
+        threading.Thread(target=trickle, daemon=True).start()
+
+    fake = FakeRedis(work("trickle"), Script(mget))
+    with Servers("trickle_pg", fake, cache_ext__command_timeout="'200ms'") as servers:
+        with servers.session() as db:
+            started = time.monotonic()
+            expect(get(db) == ANSWER, "the query did not answer")
+            expect(time.monotonic() - started < 5, "each byte began a new timeout")
+
+
+def a_silent_redis_is_not_asked_on_every_call(options):
+    script = Script(lambda request: None)
+    fake = FakeRedis(work("hole"), script)
+    with Servers("hole_pg", fake, cache_ext__command_timeout="'200ms'") as servers:
+        with servers.session() as db:
+            for _ in range(200):
+                expect(get(db) == ANSWER, "the query did not answer")
+            expect(len(script.asked) <= 3, f"asked {len(script.asked)} times in 200 calls")
+
+
+def a_redis_that_lies_costs_neither_the_answer_nor_the_backend(options):
+    lies = [
+        b"HTTP/1.1 400 Bad Request\r\n\r\n", b"$-7\r\n", b"*-7\r\n", b"$99999999999999999999\r\n",
+        b"*2147483647\r\n", b"*4\r\n" * 100, b":1\r\n", b"+OK\r\n", b"$-1\r\n", b"*0\r\n", b"*1\r\n$1\r\nx\r\n",
+        b"*3\r\n:1\r\n:2\r\n:3\r\n", b"-ERR %s%n \x1b[31m" + b"x" * 100000 + b"\r\n", b"-LOADING wait\r\n",
+        b"-WRONGTYPE no\r\n", b"-NOAUTH Authentication required.\r\n", b"-READONLY replica\r\n",
+        b"+OK\r\n+OK\r\n", b"*3\r\n$1\r\nx\r\n$-1\r\n$-1\r\n+extra\r\n", b"\x00\x00\x00", b"_\r\n", b",1.5\r\n",
+        b"*3\r\n$4\r\n\xff\xfe\xfd\xfc\r\n$-1\r\n$-1\r\n", b"*3\r\n$3\r\na\x00b\r\n$-1\r\n$-1\r\n", False,
+    ]
+    current = {}
+    fake = FakeRedis(work("liar"), Script(lambda request: current["lie"]))
+    with Servers("liar_pg", fake, cache_ext__command_timeout="'200ms'") as servers:
+        for lie in lies:
+            current["lie"] = lie
+            with servers.session() as db:
+                for _ in range(3):
+                    expect(get(db) == ANSWER, f"wrong answer after {lie[:40] if lie else lie!r}")
+        with open(servers.postgres.log, "rb") as log:
+            text = log.read()
+        expect(b"\x1b[31m" not in text, "control bytes of a reply reached the log")
+        expect(b"x" * 1000 not in text, "an endless error text reached the log")
+
+
+def connections_leave_nothing_open(options):
+    fake = FakeRedis(work("closing"), Script(lambda request: False))
+    with Servers("closing_pg", fake) as servers:
+        with servers.session() as db:
+            def descriptors():
+                return len(os.listdir(f"/proc/{db.pid}/fd"))
+
+            def attempts():
+                # Another address ends the pause after a failure, so that each call connects.
+                for number in range(100):
+                    db.run(f"SET cache_ext.redis_url = '{fake.url}?db={number % 2}'")
+                    get(db)
+
+            attempts()
+            before = descriptors()
+            asked = fake.requests
+            attempts()
+            expect(fake.requests >= asked + 300, "the calls did not connect")
+            expect(descriptors() <= before, f"{before} descriptors became {descriptors()}")
+
+
+def a_restarted_redis_is_found_again(options):
+    redis = Redis(work("restart"))
+    redis.start()
+    with Servers("restart_pg", redis) as servers:
+        with servers.session() as db:
+            get(db, "k")
+            expect(redis.ask("EXISTS", "k") == 1, "the value was not stored")
+            redis.kill()
+            expect(get(db, "k") == ANSWER, "the query did not answer without Redis")
+            redis.start()
+
+            def stored():
+                get(db, "k")
+                return redis.ask("EXISTS", "k")
+
+            wait_for("values are stored again", stored)
+
+
+def a_changed_address_moves_the_traffic_at_reload(options):
+    old, new = Redis(work("old")), Redis(work("new"))
+    old.start()
+    new.start()
+    try:
+        with Servers("moving_pg", old) as servers:
+            with servers.session() as db:
+                get(db, "before")
+                servers.postgres.set(cache_ext__redis_url=f"'{new.url}'")
+
+                def moved():
+                    get(db, "after")
+                    return new.ask("EXISTS", "after")
+
+                wait_for("the new Redis is used", moved)
+                expect(old.ask("EXISTS", "before") == 1, "the old Redis was not used before")
+                servers.postgres.set(cache_ext__redis_url="''")
+                wait_for("no Redis is used",
+                         lambda: db.value("SELECT current_setting('cache_ext.redis_url')") == "")
+                expect(db.value("SELECT cache_get('after')") is None, "Redis was used though unset")
+    finally:
+        new.stop()
+
+
+def a_password_comes_from_a_file_that_nobody_else_may_read(options):
+    redis = Redis(work("locked"))
+    redis.start()
+    secret = "hunter2-of-the-test"
+    path = os.path.join(redis.directory, "password")
+    with Servers("locked_pg", redis) as servers:
+        with open(path, "w") as file:
+            file.write(secret + "\n")
+        os.chown(path, os.stat(redis.directory).st_uid, os.stat(redis.directory).st_gid)
+        os.chmod(path, 0o644)
+        redis.ask("CONFIG", "SET", "requirepass", secret)
+
+        def stored(key):
+            with servers.session() as db:
+                get(db, key)
+            with redis.client() as client:
+                client("AUTH", secret)
+                return client("EXISTS", key) == 1
+
+        expect(not stored("no_password"), "stored without a password")
+        servers.postgres.set(cache_ext__redis_password_file=f"'{path}'")
+        wait_for("the log says what is wrong with the file",
+                 lambda: not stored("open_file") and "with mode 0600" in servers.postgres.log_tail(200))
+        os.chmod(path, 0o600)
+        wait_for("the password is accepted", lambda: stored("closed_file"))
+        with open(servers.postgres.log) as log:
+            expect(secret not in log.read(), "the password reached the log")
+
+
+TESTS = [
+    a_reply_that_comes_too_late_reaches_no_other_question,
+    a_reply_cut_in_two_by_a_cancel_reaches_no_other_question,
+    a_wait_obeys_statement_timeout_and_terminate,
+    one_deadline_covers_a_call_however_slowly_bytes_come,
+    a_silent_redis_is_not_asked_on_every_call,
+    a_redis_that_lies_costs_neither_the_answer_nor_the_backend,
+    connections_leave_nothing_open,
+    a_restarted_redis_is_found_again,
+    a_changed_address_moves_the_traffic_at_reload,
+    a_password_comes_from_a_file_that_nobody_else_may_read,
+]
