@@ -416,9 +416,55 @@ follow_all_partitions()
 	owner.restore();
 }
 
+/*
+ * DETACH ... CONCURRENTLY takes the rows away in one transaction and lets
+ * triggers act in another; between the two the statistics would be wrong.
+ */
+static void
+refuse_concurrent_detach(AlterTableStmt *statement)
+{
+	ListCell *cell;
+
+	foreach (cell, statement->cmds)
+	{
+		auto *command = lfirst_node(AlterTableCmd, cell);
+		SourceRow source;
+
+		if (command->subtype != AT_DetachPartition ||
+			!castNode(PartitionCmd, command->def)->concurrent)
+			continue;
+
+		Oid relation = RangeVarGetRelid(statement->relation, NoLock, true);
+		Oid root = get_rel_relispartition(relation)
+					   ? llast_oid(get_partition_ancestors(relation))
+					   : relation;
+		if (find_source_by_relation(root, &source))
+			ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+							errmsg("cannot detach a partition of \"%s\" concurrently",
+								   get_rel_name(relation)),
+							errdetail("Statistics or watches read the table, and could not follow "
+									  "in the same transaction."),
+							errhint("Use DETACH PARTITION without CONCURRENTLY.")));
+	}
+}
+
 extern "C" {
 
 PG_FUNCTION_INFO_V1(cache_ext_on_alter);
+PG_FUNCTION_INFO_V1(cache_ext_before_alter);
+
+Datum
+cache_ext_before_alter(PG_FUNCTION_ARGS)
+{
+	auto *event = reinterpret_cast<EventTriggerData *>(fcinfo->context);
+
+	pg::guard([&] {
+		if (IsA(event->parsetree, AlterTableStmt) &&
+			OidIsValid(internal_relation("source", true)))
+			refuse_concurrent_detach((AlterTableStmt *) event->parsetree);
+	});
+	PG_RETURN_POINTER(nullptr);
+}
 
 Datum
 cache_ext_on_alter(PG_FUNCTION_ARGS)
