@@ -190,6 +190,155 @@ ALTER EVENT TRIGGER cache_ext_on_alter ENABLE ALWAYS;
 -- Invalidation
 ---------------------------------------------------------------------------
 
+CREATE TABLE cache_ext_internal.watch (
+    relation regclass NOT NULL,
+    watch    integer NOT NULL CHECK (watch > 0),
+    keys     text[] NOT NULL,
+    tags     text[] NOT NULL,
+    patterns text[] NOT NULL,
+    channels text[] NOT NULL,
+    message  text,
+    columns  name[],
+    PRIMARY KEY (relation, watch)
+);
+COMMENT ON TABLE cache_ext_internal.watch IS 'which targets a changed row of a relation invalidates (src/ext/invalidation)';
+SELECT pg_catalog.pg_extension_config_dump('cache_ext_internal.watch', '');
+
+-- No key: a row is found by its bucket, and removed by the worker that has just read it.  Only the
+-- worker deletes, so vacuum never needs to cut the table short under a lock that stops writers.
+CREATE TABLE cache_ext_internal.outbox (
+    bucket  integer NOT NULL,
+    items   integer NOT NULL,
+    at      timestamptz NOT NULL,
+    payload bytea NOT NULL
+) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000,
+        vacuum_truncate = off, toast.vacuum_truncate = off);
+COMMENT ON TABLE cache_ext_internal.outbox IS 'committed items that Redis has not confirmed, a row a bucket and transaction (src/ext/invalidation)';
+CREATE INDEX outbox_bucket ON cache_ext_internal.outbox (bucket);
+
+-- No key either: rows come and go by age.
+CREATE TABLE cache_ext_internal.retained (
+    at          timestamptz NOT NULL,
+    incarnation bytea NOT NULL,
+    items       integer NOT NULL,
+    payload     bytea NOT NULL
+) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000,
+        vacuum_truncate = off, toast.vacuum_truncate = off);
+COMMENT ON TABLE cache_ext_internal.retained IS 'delivered items that an older state of Redis could bring back (src/ext/invalidation)';
+
+CREATE TABLE cache_ext_internal.redis_state (
+    one         boolean PRIMARY KEY DEFAULT true CHECK (one),
+    epoch       bigint NOT NULL,
+    incarnation bytea
+);
+COMMENT ON TABLE cache_ext_internal.redis_state IS 'epoch of own entries, and the Redis that has all deliveries (src/ext/invalidation)';
+
+-- The first epoch is a time, so that no installation takes up the values of an earlier one.
+INSERT INTO cache_ext_internal.redis_state (epoch)
+    VALUES (pg_catalog.floor(EXTRACT(epoch FROM pg_catalog.clock_timestamp()))::bigint);
+
+CREATE TABLE cache_ext_internal.delivery (
+    one           boolean PRIMARY KEY DEFAULT true CHECK (one),
+    seq           bigint NOT NULL DEFAULT 0,
+    clean         boolean NOT NULL DEFAULT true,
+    delivered     bigint NOT NULL DEFAULT 0,
+    retried       bigint NOT NULL DEFAULT 0,
+    collapsed     bigint NOT NULL DEFAULT 0,
+    last_delivery timestamptz,
+    last_error    text,
+    last_error_at timestamptz
+) WITH (fillfactor = 50);
+COMMENT ON TABLE cache_ext_internal.delivery IS 'counters of the delivery, written by the worker alone (src/ext/invalidation)';
+INSERT INTO cache_ext_internal.delivery DEFAULT VALUES;
+
+CREATE FUNCTION cache_invalidate(VARIADIC keys text[]) RETURNS void
+    AS 'MODULE_PATHNAME', 'cache_ext_invalidate'
+    LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION cache_invalidate(text[]) IS 'remove these keys from every cache if and when this transaction commits';
+REVOKE ALL ON FUNCTION cache_invalidate(text[]) FROM PUBLIC;   -- removes other people's keys
+
+CREATE FUNCTION cache_invalidate_tags(VARIADIC tags text[]) RETURNS void
+    AS 'MODULE_PATHNAME', 'cache_ext_invalidate_tags'
+    LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION cache_invalidate_tags(text[]) IS 'remove every entry with one of these tags if and when this transaction commits';
+REVOKE ALL ON FUNCTION cache_invalidate_tags(text[]) FROM PUBLIC;   -- removes other people's keys
+
+CREATE FUNCTION cache_invalidate_pattern(pattern text) RETURNS void
+    AS 'MODULE_PATHNAME', 'cache_ext_invalidate_pattern'
+    LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION cache_invalidate_pattern(text) IS 'remove the keys that match this glob pattern if and when this transaction commits';
+REVOKE ALL ON FUNCTION cache_invalidate_pattern(text) FROM PUBLIC;   -- removes other people's keys
+
+CREATE FUNCTION cache_publish(channel text, message text) RETURNS void
+    AS 'MODULE_PATHNAME', 'cache_ext_publish'
+    LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION cache_publish(text, text) IS 'publish the message on the channel if and when this transaction commits';
+REVOKE ALL ON FUNCTION cache_publish(text, text) FROM PUBLIC;   -- speaks for the database
+
+CREATE FUNCTION cache_watch(
+    relation regclass,
+    keys text[] DEFAULT '{}',
+    tags text[] DEFAULT '{}',
+    patterns text[] DEFAULT '{}',
+    channels text[] DEFAULT '{}',
+    message text DEFAULT NULL,
+    columns name[] DEFAULT NULL,
+    target text DEFAULT NULL,
+    repeat_after interval DEFAULT NULL
+) RETURNS integer
+    AS 'MODULE_PATHNAME', 'cache_ext_watch'
+    LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION cache_watch(regclass, text[], text[], text[], text[], text, name[], text, interval)
+    IS 'invalidate these keys, tags and patterns whenever a row of the relation changes; gives the watch''s number';
+REVOKE ALL ON FUNCTION cache_watch(regclass, text[], text[], text[], text[], text, name[], text, interval)
+    FROM PUBLIC;   -- every writer of the table then removes keys
+
+CREATE FUNCTION cache_unwatch(relation regclass, watch integer DEFAULT NULL) RETURNS void
+    AS 'MODULE_PATHNAME', 'cache_ext_unwatch'
+    LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION cache_unwatch(regclass, integer) IS 'forget one watch of the relation, or all of them';
+REVOKE ALL ON FUNCTION cache_unwatch(regclass, integer) FROM PUBLIC;   -- lets caches go stale
+
+CREATE FUNCTION cache_ext_internal.forget_dropped_watches() RETURNS event_trigger
+    LANGUAGE plpgsql SECURITY DEFINER   -- whoever drops a table has no rights on the list of watches
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    DELETE FROM cache_ext_internal.watch w
+        USING pg_catalog.pg_event_trigger_dropped_objects() d
+        WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objsubid = 0
+            AND w.relation OPERATOR(pg_catalog.=) d.objid;
+END
+$$;
+COMMENT ON FUNCTION cache_ext_internal.forget_dropped_watches() IS 'removes the watches of dropped relations';
+CREATE EVENT TRIGGER cache_ext_forget_watches ON sql_drop
+    EXECUTE FUNCTION cache_ext_internal.forget_dropped_watches();
+COMMENT ON EVENT TRIGGER cache_ext_forget_watches IS 'removes the watches of dropped relations';
+
+CREATE FUNCTION cache_ext_internal.worker_pid() RETURNS integer
+    AS 'MODULE_PATHNAME', 'cache_ext_worker_pid'
+    LANGUAGE C VOLATILE PARALLEL SAFE;
+COMMENT ON FUNCTION cache_ext_internal.worker_pid() IS 'process number of this database''s worker, NULL when none runs';
+
+CREATE VIEW invalidation_status AS
+    SELECT o.pending, o.oldest, d.delivered, d.retried, d.collapsed,
+        d.last_delivery, d.last_error, d.last_error_at,
+        cache_ext_internal.worker_pid() AS worker_pid, s.epoch
+    FROM cache_ext_internal.delivery d
+        CROSS JOIN cache_ext_internal.redis_state s
+        CROSS JOIN (
+            SELECT COALESCE(pg_catalog.sum(items), 0)::bigint AS pending, pg_catalog.min(at) AS oldest
+            FROM cache_ext_internal.outbox) o;
+COMMENT ON VIEW invalidation_status IS 'what waits for Redis and what it has confirmed, one row';
+COMMENT ON COLUMN invalidation_status.pending IS 'items committed and not confirmed';
+COMMENT ON COLUMN invalidation_status.oldest IS 'when the oldest of them was queued';
+COMMENT ON COLUMN invalidation_status.delivered IS 'items confirmed by Redis';
+COMMENT ON COLUMN invalidation_status.retried IS 'attempts that failed and were repeated';
+COMMENT ON COLUMN invalidation_status.collapsed IS 'items merged with others while Redis was away';
+COMMENT ON COLUMN invalidation_status.worker_pid IS 'the worker of this database, NULL when it has nothing to do';
+COMMENT ON COLUMN invalidation_status.epoch IS 'own entries of other epochs are void';
+GRANT SELECT ON invalidation_status TO PUBLIC;   -- figures only, no names
+
 ---------------------------------------------------------------------------
 -- The cache
 ---------------------------------------------------------------------------

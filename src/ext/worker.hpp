@@ -20,10 +20,15 @@ void register_worker();
  * be started it says so in the log and the work waits for the next occasion.
  * Cheap after the first call in a transaction.
  */
-void note_committed_changes_soon();
+enum class Work
+{
+	kPartialRows,
+	kOutbox
+};
+void note_committed_changes_soon(Work work = Work::kPartialRows);
 
 /* There is committed work: start or wake the worker at once. */
-void wake();
+void wake(Work work = Work::kOutbox);
 
 /* Process number of this database's worker, 0 when none runs. */
 int running_pid();

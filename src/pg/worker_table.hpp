@@ -21,6 +21,11 @@ namespace cache_ext::pg {
 
 constexpr int kWorkerSlots = 64;
 
+/* Kinds of committed work, as bits. */
+constexpr uint32 kWorkPartialRows = 1;
+constexpr uint32 kWorkOutbox = 2;
+constexpr uint32 kAllWork = kWorkPartialRows | kWorkOutbox;
+
 struct WorkerSlot;
 
 /* Hooks for shared memory when the library is preloaded; nothing otherwise. */
@@ -36,8 +41,8 @@ WorkerSlot *my_worker_slot();
  */
 bool expect_worker(WorkerSlot *slot);
 void worker_started(WorkerSlot *slot, bool success) noexcept;
-void settle_expectation(WorkerSlot *slot, bool committed_work) noexcept;
-void wake_worker(WorkerSlot *slot) noexcept;
+void settle_expectation(WorkerSlot *slot, uint32 work) noexcept; /* 0: nothing was committed */
+void mark_work(WorkerSlot *slot, uint32 work) noexcept;
 
 /* Ask the worker of any database to leave, and start none for some seconds. */
 void ask_worker_to_leave(Oid database);
@@ -46,7 +51,9 @@ void ask_worker_to_leave(Oid database);
 bool claim_worker_slot(WorkerSlot *slot);            /* false: another one has it */
 void release_worker_slot(WorkerSlot *slot) noexcept; /* at exit, however it comes */
 bool release_idle_slot(WorkerSlot *slot);            /* false: there is work or an expectation */
-bool take_work_flag(WorkerSlot *slot) noexcept; /* something was committed since the last call */
+uint32 take_work(WorkerSlot *slot,
+                 uint32 mask) noexcept; /* what was committed since the last call */
+uint32 waiting_work(WorkerSlot *slot) noexcept;
 bool asked_to_leave(WorkerSlot *slot) noexcept;
 int worker_pid(WorkerSlot *slot) noexcept;
 

@@ -1,0 +1,102 @@
+/*-------------------------------------------------------------------------
+ *
+ * tables.hpp
+ *		The rows of the outbox and its companions, as writers and the delivery
+ *		use them; outbox.hpp is what others may ask.
+ *
+ * Plain data, may raise, in the caller's transaction.
+ *
+ *-------------------------------------------------------------------------
+ */
+#pragma once
+
+#include "core/invalidation/bucket.hpp"
+#include "ext/invalidation/outbox.hpp"
+
+extern "C" {
+#include "storage/itemptr.h"
+#include "utils/timestamp.h"
+}
+
+namespace cache_ext::invalidation {
+
+/* Row numbers beyond the buckets: no entry depends on them. */
+constexpr uint32 kBucketOfLapse = kBucketCount;
+constexpr uint32 kNoBucket = kBucketCount + 1;
+
+/* A table of ours, InvalidOid when the extension is not (or no longer) there. */
+Oid internal_table(const char *name);
+
+/* Rows to be queued in the current transaction. */
+struct NewRow
+{
+	uint32 bucket;
+	int32 items;
+	const char *payload;
+	size_t length;
+};
+void insert_outbox_rows(const NewRow *rows, int count);
+
+/*
+ * Note that this transaction commits changes that no Redis is told: closes the
+ * Redis tier until the worker has raised the epoch.
+ */
+void insert_lapse();
+
+/*
+ * The worker's side: were there such transactions?  False also while one that
+ * holds the lapse lock has not ended; true takes the note away and keeps the
+ * lock to the end of the transaction.
+ */
+bool take_lapse();
+
+/* A row that the snapshot sees. */
+struct OutboxRow
+{
+	ItemPointerData tid;
+	uint32 bucket;
+	int32 items;
+	TimestampTz at;
+	TransactionId xmin; /* possibly a frozen one */
+	const char *payload;
+	size_t length;
+};
+
+/*
+ * Every row that a fresh snapshot sees, until take returns false; payloads live
+ * in CurrentMemoryContext.  Returns the number of the table's file: rows keep
+ * their places while it is the same.
+ */
+using TakeRow = bool (*)(const OutboxRow &row, void *arg);
+Oid read_outbox(TakeRow take, void *arg);
+
+/* Raises when the table has got another file since the rows were read. */
+void delete_outbox_rows(Oid file, const ItemPointerData *tids, int count);
+
+/* Any row, visible or of a transaction that has not ended (a prepared one, perhaps)? */
+bool outbox_occupied();
+
+void insert_retained(const Digest &incarnation, int32 items, const char *payload, size_t length);
+
+/* Put everything retained back into the outbox, since Redis may have forgotten it. */
+void requeue_retained();
+void purge_retained(TimestampTz before);
+bool any_retained();
+
+void write_redis_state(const RedisState &state);
+
+/* Counters and what must survive the worker. */
+struct DeliveryState
+{
+	int64 seq;
+	bool clean; /* seq is the last one sent, and no delivery was cut short */
+	int64 delivered;
+	int64 retried;
+	int64 collapsed;
+	TimestampTz last_delivery; /* 0: never */
+};
+DeliveryState read_delivery();
+void write_delivery(const DeliveryState &state);
+void write_delivery_error(const char *message, int64 retried);
+
+} /* namespace cache_ext::invalidation */

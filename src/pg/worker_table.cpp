@@ -1,0 +1,374 @@
+/*-------------------------------------------------------------------------
+ *
+ * worker_table.cpp
+ *		Shared memory of the workers; see worker_table.hpp for the locking.
+ *
+ * A worker that goes first says so (state none) and then looks for work and
+ * expectations once more; a backend first counts itself in and then looks at
+ * the state.  Both sides' steps are full barriers, so at least one of them sees
+ * the other.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "pg/worker_table.hpp"
+
+extern "C" {
+#include "port/atomics.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "storage/lwlock.h"
+#include "storage/shmem.h"
+#include "utils/timestamp.h"
+}
+
+namespace cache_ext::pg {
+
+namespace {
+
+constexpr TimestampTz kStartupLimitUs = 5 * USECS_PER_SEC;
+constexpr TimestampTz kPauseAfterFailureUs = USECS_PER_SEC;
+constexpr TimestampTz kPauseAfterLeavingUs = 5 * USECS_PER_SEC;
+
+enum State : uint32
+{
+	kNone,
+	kStarting,
+	kRunning
+};
+
+} /* namespace */
+
+struct WorkerSlot
+{
+	pg_atomic_uint32 database; /* changed under the lock */
+	pg_atomic_uint32 state;
+	pg_atomic_uint32 pid;
+	pg_atomic_uint32 work;     /* kinds of committed work that wait */
+	pg_atomic_uint32 expected; /* transactions that will commit something */
+	pg_atomic_uint32 leave;    /* asked to go */
+	pg_atomic_uint64 latch;    /* the worker's latch, 0: none */
+	pg_atomic_uint64 since;    /* when state became kStarting */
+	pg_atomic_uint64 not_before;
+};
+
+namespace {
+
+struct WorkerTable
+{
+	LWLock lock;
+	int tranche;
+	WorkerSlot slots[kWorkerSlots];
+};
+
+WorkerTable *table = nullptr;
+WorkerSlot *mine = nullptr;
+
+shmem_startup_hook_type previous_startup = nullptr;
+#if PG_VERSION_NUM >= 150000
+shmem_request_hook_type previous_request = nullptr;
+#endif
+
+/* Without preloading, the slack of shared memory has room for so small a table. */
+void
+attach_table()
+{
+	bool found;
+
+	if (table != nullptr)
+		return;
+	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
+
+	auto *shared = static_cast<WorkerTable *>(
+	    ShmemInitStruct("cache_ext workers", sizeof(WorkerTable), &found));
+
+	if (!found)
+	{
+		shared->tranche = LWLockNewTrancheId();
+		LWLockInitialize(&shared->lock, shared->tranche);
+		for (WorkerSlot &slot : shared->slots)
+		{
+			pg_atomic_init_u32(&slot.database, InvalidOid);
+			pg_atomic_init_u32(&slot.state, kNone);
+			pg_atomic_init_u32(&slot.pid, 0);
+			pg_atomic_init_u32(&slot.work, 0);
+			pg_atomic_init_u32(&slot.expected, 0);
+			pg_atomic_init_u32(&slot.leave, 0);
+			pg_atomic_init_u64(&slot.latch, 0);
+			pg_atomic_init_u64(&slot.since, 0);
+			pg_atomic_init_u64(&slot.not_before, 0);
+		}
+	}
+	LWLockRegisterTranche(shared->tranche, "cache_ext workers");
+	table = shared;
+	LWLockRelease(AddinShmemInitLock);
+}
+
+void
+on_request()
+{
+	if (previous_request != nullptr)
+		previous_request();
+	RequestAddinShmemSpace(MAXALIGN(sizeof(WorkerTable)));
+}
+
+void
+on_startup()
+{
+	if (previous_startup != nullptr)
+		previous_startup();
+	table = nullptr; /* after a crash the memory is a new one */
+	attach_table();
+}
+
+uint64
+now()
+{
+	return static_cast<uint64>(GetCurrentTimestamp());
+}
+
+WorkerSlot *
+find_slot(Oid database)
+{
+	for (WorkerSlot &slot : table->slots)
+		if (pg_atomic_read_u32(&slot.database) == database)
+			return &slot;
+	return nullptr;
+}
+
+bool
+unused(WorkerSlot &slot)
+{
+	return pg_atomic_read_u32(&slot.state) == kNone && pg_atomic_read_u32(&slot.expected) == 0 &&
+	       pg_atomic_read_u32(&slot.work) == 0;
+}
+
+/* Under the lock: a slot for the database, from one that has nothing to do when none is free. */
+WorkerSlot *
+take_slot(Oid database)
+{
+	for (WorkerSlot &slot : table->slots)
+	{
+		Oid owner = pg_atomic_read_u32(&slot.database);
+
+		if (OidIsValid(owner))
+			continue;
+		pg_atomic_write_u32(&slot.database, database);
+		return &slot;
+	}
+	for (WorkerSlot &slot : table->slots)
+	{
+		if (!unused(slot))
+			continue;
+
+		/* Its database's backends notice by the number; they count themselves in before they look.
+		 */
+		Oid owner = pg_atomic_exchange_u32(&slot.database, InvalidOid);
+
+		if (!unused(slot))
+		{
+			pg_atomic_exchange_u32(&slot.database, owner);
+			continue;
+		}
+		pg_atomic_write_u64(&slot.not_before, 0);
+		pg_atomic_write_u32(&slot.leave, 0);
+		pg_atomic_exchange_u32(&slot.database, database);
+		return &slot;
+	}
+	return nullptr;
+}
+
+} /* namespace */
+
+void
+register_worker_table()
+{
+	if (!process_shared_preload_libraries_in_progress)
+		return;
+	previous_request = shmem_request_hook;
+	shmem_request_hook = on_request;
+	previous_startup = shmem_startup_hook;
+	shmem_startup_hook = on_startup;
+}
+
+WorkerSlot *
+my_worker_slot()
+{
+	if (mine != nullptr && pg_atomic_read_u32(&mine->database) == MyDatabaseId)
+		return mine;
+
+	attach_table();
+	LWLockAcquire(&table->lock, LW_EXCLUSIVE);
+	mine = find_slot(MyDatabaseId);
+	if (mine == nullptr)
+		mine = take_slot(MyDatabaseId);
+	LWLockRelease(&table->lock);
+	return mine;
+}
+
+bool
+expect_worker(WorkerSlot *slot)
+{
+	uint32 state;
+
+	pg_atomic_fetch_add_u32(&slot->expected, 1);
+	state = pg_atomic_read_u32(&slot->state);
+	if (state == kRunning)
+		return false;
+
+	uint64 time = now();
+
+	if (state == kStarting && time < pg_atomic_read_u64(&slot->since) + kStartupLimitUs)
+		return false;
+	if (time < pg_atomic_read_u64(&slot->not_before))
+		return false;
+
+	/* One of those who see this starts it. */
+	if (!pg_atomic_compare_exchange_u32(&slot->state, &state, kStarting))
+		return false;
+	pg_atomic_write_u64(&slot->since, time);
+	return true;
+}
+
+void
+worker_started(WorkerSlot *slot, bool success) noexcept
+{
+	uint32 state = kStarting;
+
+	if (success)
+		return;
+	pg_atomic_write_u64(&slot->not_before, now() + kPauseAfterFailureUs);
+	pg_atomic_compare_exchange_u32(&slot->state, &state, kNone);
+}
+
+/*
+ * The latch is that of a process slot: should the worker have gone this instant,
+ * some other process wakes up for nothing.
+ */
+static void
+set_worker_latch(WorkerSlot *slot) noexcept
+{
+	auto *latch =
+	    reinterpret_cast<Latch *>(static_cast<uintptr_t>(pg_atomic_read_u64(&slot->latch)));
+
+	if (latch != nullptr)
+		SetLatch(latch);
+}
+
+/* Work of a kind that already waits needs no second knock. */
+void
+mark_work(WorkerSlot *slot, uint32 work) noexcept
+{
+	uint32 before = pg_atomic_fetch_or_u32(&slot->work, work);
+
+	if ((before & work) != work)
+		set_worker_latch(slot);
+}
+
+void
+settle_expectation(WorkerSlot *slot, uint32 work) noexcept
+{
+	if (work != 0)
+		mark_work(slot, work);
+	pg_atomic_fetch_sub_u32(&slot->expected, 1);
+}
+
+void
+ask_worker_to_leave(Oid database)
+{
+	attach_table();
+	LWLockAcquire(&table->lock, LW_SHARED);
+
+	WorkerSlot *slot = find_slot(database);
+
+	if (slot != nullptr)
+	{
+		pg_atomic_write_u64(&slot->not_before, now() + kPauseAfterLeavingUs);
+		pg_atomic_exchange_u32(&slot->leave, 1);
+		set_worker_latch(slot);
+	}
+	LWLockRelease(&table->lock);
+}
+
+bool
+claim_worker_slot(WorkerSlot *slot)
+{
+	uint32 pid = 0;
+
+	if (!pg_atomic_compare_exchange_u32(&slot->pid, &pid, static_cast<uint32>(MyProcPid)))
+		return false;
+	pg_atomic_write_u32(&slot->leave, 0);
+	pg_atomic_write_u64(&slot->latch, static_cast<uint64>(reinterpret_cast<uintptr_t>(MyLatch)));
+	pg_atomic_exchange_u32(&slot->state, kRunning);
+	return true;
+}
+
+void
+release_worker_slot(WorkerSlot *slot) noexcept
+{
+	uint32 state = kRunning;
+
+	if (pg_atomic_read_u32(&slot->pid) != static_cast<uint32>(MyProcPid))
+		return;
+	pg_atomic_write_u64(&slot->latch, 0);
+	pg_atomic_compare_exchange_u32(&slot->state, &state, kNone);
+	pg_atomic_exchange_u32(&slot->pid, 0);
+}
+
+bool
+release_idle_slot(WorkerSlot *slot)
+{
+	uint32 state = kNone;
+
+	pg_atomic_exchange_u32(&slot->state, kNone);
+	if (pg_atomic_read_u32(&slot->work) == 0 && pg_atomic_read_u32(&slot->expected) == 0)
+		return true;
+
+	/* Stay, unless somebody has begun to start another: then that one will do it. */
+	return !pg_atomic_compare_exchange_u32(&slot->state, &state, kRunning);
+}
+
+uint32
+take_work(WorkerSlot *slot, uint32 mask) noexcept
+{
+	return pg_atomic_fetch_and_u32(&slot->work, ~mask) & mask;
+}
+
+uint32
+waiting_work(WorkerSlot *slot) noexcept
+{
+	return pg_atomic_read_u32(&slot->work);
+}
+
+bool
+asked_to_leave(WorkerSlot *slot) noexcept
+{
+	return pg_atomic_read_u32(&slot->leave) != 0;
+}
+
+int
+worker_pid(WorkerSlot *slot) noexcept
+{
+	return static_cast<int>(pg_atomic_read_u32(&slot->pid));
+}
+
+int
+databases_without_worker(Oid *databases, int limit)
+{
+	int count = 0;
+
+	attach_table();
+	LWLockAcquire(&table->lock, LW_SHARED);
+	for (WorkerSlot &slot : table->slots)
+	{
+		Oid database = pg_atomic_read_u32(&slot.database);
+
+		if (OidIsValid(database) && pg_atomic_read_u32(&slot.work) != 0 &&
+		    pg_atomic_read_u32(&slot.state) == kNone &&
+		    now() >= pg_atomic_read_u64(&slot.not_before) && count < limit)
+			databases[count++] = database;
+	}
+	LWLockRelease(&table->lock);
+	return count;
+}
+
+} /* namespace cache_ext::pg */
