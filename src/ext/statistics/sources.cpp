@@ -40,6 +40,18 @@ namespace cache_ext::statistics {
 #define TRIGGER_REPLICA "0_cache_ext_replica"
 #define TRIGGER_TRUNCATE "0_cache_ext_truncate"
 
+/* Commands of ours are running: what they alter needs no following. */
+static int own_commands = 0;
+
+class OwnCommand
+{
+  public:
+	OwnCommand() noexcept { ++own_commands; }
+	~OwnCommand() { --own_commands; }
+	OwnCommand(const OwnCommand &) = delete;
+	OwnCommand &operator=(const OwnCommand &) = delete;
+};
+
 void
 run(const char *format, ...)
 {
@@ -56,11 +68,15 @@ run(const char *format, ...)
 			break;
 		enlargeStringInfo(&command, needed);
 	}
-	SPI_connect();
-	if (SPI_execute(command.data, false, 0) < 0)
-		elog(ERROR, "could not execute \"%s\"", command.data);
-	SPI_finish();
-	pfree(command.data);
+
+	OwnCommand own;
+	pg::call([&] {
+		SPI_connect();
+		if (SPI_execute(command.data, false, 0) < 0)
+			elog(ERROR, "could not execute \"%s\"", command.data);
+		SPI_finish();
+		pfree(command.data);
+	});
 }
 
 char *
@@ -471,7 +487,7 @@ cache_ext_on_alter(PG_FUNCTION_ARGS)
 {
 	(void) fcinfo;
 	pg::guard([&] {
-		if (OidIsValid(internal_relation("source", true)))
+		if (own_commands == 0 && OidIsValid(internal_relation("source", true)))
 			follow_all_partitions();
 	});
 	PG_RETURN_POINTER(nullptr);
