@@ -220,7 +220,7 @@ class Postgres:
 
     ALARMS = re.compile(
         r"PANIC|TRAP:|was terminated by signal|server process .* exited with exit code"
-        r"|background worker .* exited with exit code| XX000 | XX001 | XX002 |AddressSanitizer"
+        r"|background worker "(?!logical replication launcher).* exited with exit code| XX000 | XX001 | XX002 |AddressSanitizer"
         r"|runtime error:|terminate called|WARNING:  problem in alloc set|leaked"
         r"|buffer refcount leak|relcache reference leak|snapshot .* still active")
 
@@ -551,13 +551,17 @@ def load_application(db):
         db.run(file.read())
 
 
-def difference(db, relation, query):
-    """Rows in which a statistic and its query differ, in one statement and so in one snapshot."""
-    return db.rows(
+def difference_query(relation, query):
+    return (
         f"WITH truth AS MATERIALIZED ({query}), answer AS MATERIALIZED (SELECT * FROM {relation})"
         "(SELECT 'missing', to_jsonb(t)::text FROM (TABLE truth EXCEPT ALL TABLE answer) t)"
         " UNION ALL "
         "(SELECT 'extra', to_jsonb(t)::text FROM (TABLE answer EXCEPT ALL TABLE truth) t)")
+
+
+def difference(db, relation, query):
+    """Rows in which a statistic and its query differ, in one statement and so in one snapshot."""
+    return db.rows(difference_query(relation, query))
 
 
 def expect_equal(db, relation, query, when=""):

@@ -1,0 +1,48 @@
+"""Statistics are exact in every snapshot, whatever is written and however it ends."""
+
+import os
+import random
+
+import workload
+from harness import Failure, Postgres, expect
+
+SECONDS = 40
+
+
+def storm(options, directory, preload):
+    seed = options.seed if options.seed is not None else random.SystemRandom().getrandbits(32)
+    seconds = (options.seconds or SECONDS) / 2
+    server = Postgres(os.path.join(os.environ["CACHE_EXT_WORK"], directory),
+                      {"cache_ext.fold_interval": "'20ms'"}, preload=preload)
+    try:
+        server.start()
+        server.create_database("storm")
+        with server.session("storm") as db:
+            workload.create(db)
+        with workload.Storm(server, "storm", seed) as run:
+            run.run_for(seconds)
+        workload.settle(server, "storm")
+        missing = [name for name in workload.WRITE_NAMES if name not in run.counts]
+        print(f"        seed {seed}: {run.transactions} transactions, {sum(run.counts.values())} writes,"
+              f" {run.comparisons} comparisons of every statistic")
+        expect(run.transactions > 5 * seconds, f"only {run.transactions} transactions")
+        expect(run.comparisons > seconds / 2, f"only {run.comparisons} comparisons")
+        if seconds >= 15:
+            expect(not missing, f"these writes never succeeded: {missing}")
+        server.stop()
+        server.check_log()
+    except Failure as failure:
+        raise Failure(f"{failure}\n(repeat with --seed {seed})") from failure
+    finally:
+        server.stop("immediate")
+
+
+def every_way_to_write_leaves_statistics_exact(options):
+    storm(options, "storm_preloaded", preload=True)
+
+
+def the_same_holds_without_shared_preload_libraries(options):
+    storm(options, "storm_plain", preload=False)
+
+
+TESTS = [every_way_to_write_leaves_statistics_exact, the_same_holds_without_shared_preload_libraries]
