@@ -220,7 +220,7 @@ class Postgres:
 
     ALARMS = re.compile(
         r"PANIC|TRAP:|was terminated by signal|server process .* exited with exit code"
-        r"|background worker "(?!logical replication launcher).* exited with exit code| XX000 | XX001 | XX002 |AddressSanitizer"
+        r'|background worker "(?!logical replication launcher).* exited with exit code| XX000 | XX001 | XX002 |AddressSanitizer'
         r"|runtime error:|terminate called|WARNING:  problem in alloc set|leaked"
         r"|buffer refcount leak|relcache reference leak|snapshot .* still active")
 
