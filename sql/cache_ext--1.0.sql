@@ -299,22 +299,6 @@ CREATE FUNCTION cache_unwatch(relation regclass, watch integer DEFAULT NULL) RET
 COMMENT ON FUNCTION cache_unwatch(regclass, integer) IS 'forget one watch of the relation, or all of them';
 REVOKE ALL ON FUNCTION cache_unwatch(regclass, integer) FROM PUBLIC;   -- lets caches go stale
 
-CREATE FUNCTION cache_ext_internal.forget_dropped_watches() RETURNS event_trigger
-    LANGUAGE plpgsql SECURITY DEFINER   -- whoever drops a table has no rights on the list of watches
-    SET search_path = pg_catalog, pg_temp
-AS $$
-BEGIN
-    DELETE FROM cache_ext_internal.watch w
-        USING pg_catalog.pg_event_trigger_dropped_objects() d
-        WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objsubid = 0
-            AND w.relation OPERATOR(pg_catalog.=) d.objid;
-END
-$$;
-COMMENT ON FUNCTION cache_ext_internal.forget_dropped_watches() IS 'removes the watches of dropped relations';
-CREATE EVENT TRIGGER cache_ext_forget_watches ON sql_drop
-    EXECUTE FUNCTION cache_ext_internal.forget_dropped_watches();
-COMMENT ON EVENT TRIGGER cache_ext_forget_watches IS 'removes the watches of dropped relations';
-
 CREATE FUNCTION cache_ext_internal.worker_pid() RETURNS integer
     AS 'MODULE_PATHNAME', 'cache_ext_worker_pid'
     LANGUAGE C VOLATILE PARALLEL SAFE;

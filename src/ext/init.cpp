@@ -6,7 +6,9 @@
  *
  *-------------------------------------------------------------------------
  */
+#include "ext/invalidation/items.hpp"
 #include "ext/statistics/capture.hpp"
+#include "ext/worker.hpp"
 #include "pg/server.hpp"
 #include "pg/settings.hpp"
 
@@ -20,5 +22,7 @@ _PG_init(void)
 {
 	cache_ext::pg::define_settings();
 	cache_ext::statistics::register_capture_callbacks();
+	cache_ext::invalidation::register_item_callbacks();
+	cache_ext::worker::register_worker();
 }
 }

@@ -332,8 +332,8 @@ run_delivery()
 void
 run_vacuum()
 {
+	pgstat_report_stat(true); /* the counts of dead rows decide what is worth it */
 	statistics::vacuum_churned();
-	invalidation::vacuum_outbox();
 }
 
 /* What users may have set for sessions must not change how we work. */

@@ -632,8 +632,6 @@ class Delivery
   public:
 	DeliveryTurn turn();
 	void finish();
-	void vacuum_done() { churned_rows_ = 0; }
-	int64 churned_rows() const { return churned_rows_; }
 
   private:
 	void load();
@@ -664,7 +662,6 @@ class Delivery
 	std::string last_error_;
 	TimestampTz last_error_at_ = 0;
 	bool watching_ = false;
-	int64 churned_rows_ = 0;
 	TimestampTz next_check_ = 0;
 	TimestampTz next_purge_ = 0;
 	std::unordered_map<std::string, TimestampTz> retained_names_;
@@ -1144,7 +1141,6 @@ Delivery::acknowledge(const Plan &plan, Oid file, const std::vector<ItemPointerD
 	unwritten_retries_ = 0;
 	dirty_ = true;
 	watching_ = true;
-	churned_rows_ += static_cast<int64>(tids.size());
 	if (retained_names_.size() > kRetainedNames)
 		retained_names_.clear();
 	for (std::string_view item : fresh)

@@ -30,7 +30,4 @@ DeliveryTurn deliver_batch();
 /* Before the worker leaves of its own accord: all that was sent has been written down. */
 void finish_delivery();
 
-/* Vacuum the outbox and its companions when deliveries have churned them. */
-void vacuum_outbox();
-
 } /* namespace cache_ext::invalidation */

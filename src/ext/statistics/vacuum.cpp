@@ -3,7 +3,7 @@
  * vacuum.cpp
  *		Keeping the tables that folding churns small.
  *
- * A fold leaves as many dead rows as it read.  Autovacuum comes once a minute;
+ * A fold leaves as many dead rows as it read, a delivery as well.  Autovacuum comes once a minute;
  * the worker comes about once a busy second.
  *
  *-------------------------------------------------------------------------
@@ -53,7 +53,9 @@ churned_tables(MemoryContext context)
 
 	if (!OidIsValid(internal_relation("progress", true)))
 		return NIL;
-	relations = list_make1_oid(internal_relation("progress"));
+	relations = list_make4_oid(
+		internal_relation("progress"), internal_relation("outbox", true),
+		internal_relation("retained", true), internal_relation("delivery", true));
 	foreach (cell, all_sources())
 		relations = lappend_oid(relations, static_cast<SourceRow *>(lfirst(cell))->log);
 	foreach (cell, all_statistics())
