@@ -1,0 +1,535 @@
+"""The cache: never stale by race, transactional, and only for whom an answer is right."""
+
+import json
+import os
+import random
+import signal
+import threading
+import time
+
+import psycopg2
+from harness import Failure, Postgres, Redis, RedisGone, expect, is_waiting, wait_for
+
+# The table's value, as the query behind a key; the second form waits in its middle, after its
+# snapshot has been taken, until nobody holds advisory lock 1 exclusively.
+QUERY = "SELECT v FROM t"
+WAITING = "SELECT v FROM t, (SELECT pg_advisory_lock_shared(1), pg_advisory_unlock_shared(1)) AS w"
+
+
+def work(name):
+    return os.path.join(os.environ["CACHE_EXT_WORK"], name)
+
+
+class Cache:
+    """A server and a Redis, a database with a one-row table, and sessions in it."""
+
+    def __init__(self, name, **settings):
+        self.redis = Redis(work(name + "_redis"))
+        options = {"cache_ext.redis_url": f"'{self.redis.url}'"}
+        options.update({k.replace("__", "."): v for k, v in settings.items()})
+        self.postgres = Postgres(work(name), options)
+        self.sessions = []
+
+    def __enter__(self):
+        self.redis.start()
+        self.postgres.start()
+        self.postgres.create_database("shop")
+        db = self.session()
+        db.run("CREATE TABLE t (v integer); INSERT INTO t VALUES (1)")
+        return self
+
+    def session(self, **options):
+        session = self.postgres.session("shop", **options)
+        self.sessions.append(session)
+        return session
+
+    def __exit__(self, kind, *_):
+        for session in self.sessions:
+            session.close()
+        try:
+            if kind is None:
+                self.postgres.stop()
+                self.postgres.check_log()
+        finally:
+            self.postgres.stop("immediate")
+            self.redis.stop()
+
+    def delivered(self, db):
+        wait_for("everything is delivered",
+                 lambda: db.value("SELECT pending = 0 FROM invalidation_status"))
+
+
+def text(*values):
+    return json.dumps([{"v": value} for value in values], separators=(",", ":"))
+
+
+def get(db, key="k", query=QUERY, **arguments):
+    extra = "".join(f", {name} => {value}" for name, value in arguments.items())
+    if query is None:
+        return db.value(f"SELECT cache_get(%s{extra})", (key,))
+    return db.value(f"SELECT cache_get(%s, %s{extra})", (key, query))
+
+
+def change(db, value, *invalidations):
+    """Change the table and invalidate, in one transaction; it has committed when this returns."""
+    calls = "; ".join(f"SELECT {call}" for call in invalidations or ["cache_invalidate('k')"])
+    db.run(f"BEGIN; UPDATE t SET v = {value}; {calls}; COMMIT")
+
+
+def warm(db, key="k", **arguments):
+    get(db, key, **arguments)
+    expect(get(db, key, None) is not None, f"{key} was not cached")
+
+
+# ---------------------------------------------------------------------------
+# Never stale by race
+# ---------------------------------------------------------------------------
+
+def overtaken_fill(cache, dialect):
+    """A fill whose query began before an invalidation and ends after its delivery."""
+    reader, writer, holder = cache.session(), cache.session(), cache.session()
+    holder.run("SELECT pg_advisory_lock(1)")
+    reader.start("SELECT cache_get('k', %s, ttl => '1 hour', dialect => %s)", (WAITING, dialect))
+    wait_for("the fill's query waits", lambda: is_waiting(cache.postgres, reader))
+    change(writer, 2)
+    cache.delivered(writer)
+    holder.run("SELECT pg_advisory_unlock(1)")
+    expect(reader.finish()[0][0] == text(1), "the query did not see its own snapshot")
+    return writer
+
+
+def a_fill_that_an_invalidation_overtakes_is_void(options):
+    with Cache("overtaken") as cache:
+        db = overtaken_fill(cache, None)
+        expect(cache.redis.ask("EXISTS", "k") == 1, "the late store did not happen: nothing is tested")
+        expect(get(db, "k", None) is None, "a value from before the invalidation was believed")
+        expect(get(db) == text(2), "an old value was given")
+
+
+def a_bare_fill_that_an_invalidation_overtakes_is_refused(options):
+    with Cache("overtaken_bare") as cache:
+        db = overtaken_fill(cache, "plain")
+        expect(cache.redis.ask("EXISTS", "k") == 0, "an old bare value lies in Redis")
+        expect(get(db, dialect="'plain'") == text(2), "an old value was given")
+        expect(cache.redis.ask("GET", "k") == text(2).encode(), "a bare value was not stored")
+
+
+def a_returned_commit_is_seen_while_redis_has_not_been_told(options):
+    with Cache("untold") as cache:
+        reader, writer = cache.session(), cache.session()
+        keys = {"k": "cache_invalidate('k')", "shop:k": "cache_invalidate_pattern('shop:*')",
+                "tagged": "cache_invalidate_tags('red')", "set": "cache_set('set', 'new')",
+                "deleted": "cache_delete('deleted')"}
+        for key in keys:
+            warm(reader, key, tags="'{red}'" if key == "tagged" else "'{}'")
+        # Deliver something, so that the worker runs; then it stands still and Redis does not.
+        writer.run("SELECT cache_invalidate('something')")
+        cache.delivered(writer)
+        writer.run("SELECT cache_invalidate('something')")
+        workers = wait_for("a worker runs", lambda: cache.postgres.worker_pids("shop"))
+        for pid in workers:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            change(writer, 2, *keys.values())
+            for key in keys:
+                found = get(reader, key)
+                expect(found == text(2), f"{key}: {found} after the commit had returned")
+            expect(cache.redis.ask("EXISTS", "k") == 1, "Redis was told: nothing is tested")
+        finally:
+            for pid in workers:
+                os.kill(pid, signal.SIGCONT)
+        cache.delivered(writer)
+        expect(get(reader) == text(2), "an old value after the delivery")
+        expect(wait_for("the value that was set", lambda: get(reader, "set", None)) in ("new", text(2)),
+               "the key that was set has another value")
+
+
+def a_returned_commit_prepared_is_seen_at_once(options):
+    with Cache("prepared") as cache:
+        reader, writer, other = cache.session(), cache.session(), cache.session()
+        warm(reader)
+        writer.run("BEGIN; UPDATE t SET v = 2; SELECT cache_invalidate('k'); PREPARE TRANSACTION 'p'")
+        expect(get(reader) == text(1), "what is not committed was seen")
+        other.run("COMMIT PREPARED 'p'")
+        for _ in range(20):
+            expect(get(reader) == text(2), "an old value after COMMIT PREPARED")
+        warm(reader)
+        writer.run("BEGIN; UPDATE t SET v = 3; SELECT cache_invalidate('k'); PREPARE TRANSACTION 'p'")
+        other.run("ROLLBACK PREPARED 'p'")
+        cache.delivered(other)
+        expect(get(reader, "k", None) == text(2), "a rolled-back invalidation was delivered")
+
+
+def a_long_statement_sees_what_was_committed_meanwhile(options):
+    with Cache("long") as cache:
+        reader, writer, holder = cache.session(), cache.session(), cache.session()
+        warm(reader)
+        holder.run("SELECT pg_advisory_lock(1)")
+        reader.start("SELECT CASE WHEN i = 2 THEN pg_advisory_lock_shared(1) END, cache_get('k', %s)"
+                     " FROM generate_series(1, 2) AS i", (QUERY,))
+        wait_for("the statement waits", lambda: is_waiting(cache.postgres, reader))
+        change(writer, 2)
+        holder.run("SELECT pg_advisory_unlock(1)")
+        rows = [row[1] for row in reader.finish()]
+        expect(rows == [text(1), text(2)], f"the statement saw {rows}")
+        expect(get(writer) == text(2), "a value from an old snapshot was stored")
+
+
+def a_redis_restarted_with_older_data_is_not_believed(options):
+    with Cache("older") as cache:
+        db = cache.session()
+        warm(db)
+        cache.redis.ask("SET", "bare", "old")
+        expect(get(db, "bare", None) == "old", "a bare value is not read")
+        cache.redis.ask("SAVE")
+        change(db, 2, "cache_invalidate('k', 'bare')")
+        cache.delivered(db)
+        expect(cache.redis.ask("EXISTS", "k", "bare") == 0, "the keys were not removed")
+        # The worker stands still, so that what comes back is still there when we look.
+        workers = cache.postgres.worker_pids("shop")
+        for pid in workers:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            cache.redis.kill()
+            cache.redis.start()
+            expect(cache.redis.ask("EXISTS", "k", "bare") == 2, "nothing came back: nothing is tested")
+            for _ in range(30):
+                expect(get(db) == text(2), "an own value from before the restart was believed")
+                expect(get(db, "bare", None) is None, "a bare value from before the restart was believed")
+                time.sleep(0.02)
+        finally:
+            for pid in workers:
+                os.kill(pid, signal.SIGCONT)
+        wait_for("what came back is removed again", lambda: cache.redis.ask("EXISTS", "bare") == 0)
+
+
+def a_value_never_outlives_a_commit_that_a_crash_undid(options):
+    with Cache("undone", synchronous_commit="off", wal_writer_delay="'10s'") as cache:
+        db, writer = cache.session(), cache.session()
+        cache.postgres.expect("terminated by signal")
+        db.run("CHECKPOINT")
+        get(db)
+        # With its writer stopped the log reaches the disk only when somebody needs it to.
+        for pid in cache.postgres.pids("backend_type = 'walwriter'"):
+            os.kill(pid, signal.SIGSTOP)
+        writer.run("UPDATE t SET v = 2")
+        expect(get(db, "fresh") == text(2), "the query does not see the commit")
+        expect(cache.redis.ask("EXISTS", "fresh") == 1, "nothing was stored: nothing is tested")
+        cache.postgres.crash()
+        cache.postgres.start()
+        db = cache.session()
+        cached, true = get(db, "fresh", None), db.value("SELECT v FROM t")
+        expect(cached in (None, text(true)), f"the cache says {cached}, the table {true}")
+
+
+def forged_or_foreign_entries_are_misses(options):
+    with Cache("forged") as cache:
+        db = cache.session()
+        warm(db, tags="'{red}'")
+        good = cache.redis.ask("GET", "k")
+        expect(good.startswith(b"\xffCXE\x01"), "this is not an envelope")
+        fields = {"format": 4, "flags": 5, "namespace": 6, "incarnation": 22, "versions": 38,
+                  "audience": 54, "length of the key": 73, "key": 74, "tag": 79,
+                  "length of the payload": 83}
+        for name, at in fields.items():
+            bad = good[:at] + bytes([good[at] ^ 0x10]) + good[at + 1:]
+            cache.redis.ask("SET", "k", bad)
+            expect(get(db, "k", None) is None, f"an entry with another {name} was believed")
+        for bad in (good[:-1], good[:60], good + b"x", good[:5]):
+            cache.redis.ask("SET", "k", bad)
+            expect(get(db, "k", None) is None, "a damaged entry was believed")
+        cache.redis.ask("SET", "other", good)
+        expect(get(db, "other", None) is None, "an entry was believed under another key")
+        cache.redis.ask("SET", "k", good)
+        expect(get(db, "k", None) == text(1), "the good entry is not believed: nothing is tested")
+        # A lost version is no version.
+        for key in cache.redis.ask("KEYS", "v:*"):
+            version = cache.redis.ask("GET", key)
+            cache.redis.ask("UNLINK", key)
+            used = get(db, "k", None) is None
+            cache.redis.ask("SET", key, version)
+            expect(get(db, "k", None) == text(1), "the version is not as it was")
+            expect(used or key.decode() != "v:13637", "the entry does not depend on everything")
+
+
+# ---------------------------------------------------------------------------
+# Transactions
+# ---------------------------------------------------------------------------
+
+def a_writer_sees_its_own_and_shares_nothing(options):
+    with Cache("writer") as cache:
+        db, other = cache.session(), cache.session()
+        warm(db)
+        before = cache.redis.ask("GET", "k")
+        db.run("BEGIN; UPDATE t SET v = 2")
+        expect(get(db) == text(2), "an own write was not seen")
+        expect(get(db, "unseen") == text(2), "an own write was not seen")
+        expect(cache.redis.ask("GET", "k") == before, "an uncommitted value was stored")
+        expect(cache.redis.ask("EXISTS", "unseen") == 0, "an uncommitted value was stored")
+        expect(get(other) == text(1), "an uncommitted value was seen by others")
+        db.run("ROLLBACK")
+        expect(get(db) == text(1), "a rolled-back value was seen")
+
+        db.run("BEGIN; SELECT cache_set('s', 'mine')")
+        expect(get(db, "s", None) == "mine", "an own cache_set was not seen")
+        db.run("SAVEPOINT a; SELECT cache_set('s', 'later')")
+        expect(get(db, "s") == "later", "an own cache_set was not seen")
+        db.run("ROLLBACK TO a")
+        expect(get(db, "s") == "mine", "a rolled-back cache_set was seen")
+        db.run("SELECT cache_delete('s')")
+        expect(get(db, "s", None) is None, "an own cache_delete was not seen")
+        expect(get(db, "s") == text(1), "the query did not answer for a deleted key")
+        expect(cache.redis.ask("EXISTS", "s") == 0, "something was sent before the commit")
+        db.run("ROLLBACK")
+        cache.delivered(db)
+        expect(cache.redis.ask("EXISTS", "s") == 0, "something was sent for a rollback")
+
+
+def a_repeatable_read_transaction_keeps_its_snapshot(options):
+    with Cache("repeatable") as cache:
+        for level in ("REPEATABLE READ", "SERIALIZABLE"):
+            reader, writer = cache.session(), cache.session()
+            value = writer.value("SELECT v FROM t")
+            reader.run(f"BEGIN ISOLATION LEVEL {level}")
+            expect(reader.value("SELECT v FROM t") == value, "no snapshot")
+            change(writer, value + 1)
+            cache.delivered(writer)
+            get(writer)
+            expect(get(writer, "k", None) == text(value + 1), "the new value is not cached")
+            expect(get(reader) == text(value), "newer than the snapshot")
+            stored = cache.redis.ask("GET", "k")
+            get(reader, "old")
+            expect(cache.redis.ask("GET", "k") == stored and cache.redis.ask("EXISTS", "old") == 0,
+                   "a value from an old snapshot was stored")
+            reader.run("COMMIT")
+            expect(get(reader) == text(value + 1), "the new value is not seen afterwards")
+
+
+def a_set_takes_effect_at_commit_and_only_then(options):
+    with Cache("set") as cache:
+        db, other = cache.session(), cache.session()
+        warm(other)
+        db.run("BEGIN; SELECT cache_set('k', 'set', ttl => '100 s', tags => '{red}')")
+        expect(get(other, "k", None) == text(1), "seen before the commit")
+        db.run("COMMIT")
+        expect(get(other, "k", None) in (None, "set"), "the old value after the commit")
+        expect(wait_for("the new value", lambda: get(other, "k", None)) == "set", "another value")
+        ttl = cache.redis.ask("PTTL", "k")
+        expect(85000 < ttl <= 100000, f"it lives for {ttl} ms")
+        expect(get(other) == "set", "a query replaced what was set")
+        db.run("SELECT cache_invalidate_tags('red')")
+        expect(get(other, "k", None) is None, "its tag did not remove it")
+        db.run("SELECT cache_set('bare', '{\"a\": 1}', dialect => 'plain')")
+        expect(wait_for("a bare value", lambda: cache.redis.ask("GET", "bare")) == b'{"a": 1}',
+               "a bare value is not bare")
+        expect(get(other, "bare", None) == '{"a": 1}', "a bare value is not read")
+        db.run("SELECT cache_delete('bare')")
+        expect(get(other, "bare", None) is None, "a deleted value was given")
+
+
+# ---------------------------------------------------------------------------
+# Whose answer
+# ---------------------------------------------------------------------------
+
+def an_entry_is_for_its_role_and_settings_only(options):
+    with Cache("audience") as cache:
+        admin = cache.session()
+        admin.run("""
+            CREATE ROLE ann LOGIN; CREATE ROLE bob LOGIN;
+            GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA public TO ann, bob;
+            GRANT SELECT ON t TO ann, bob;
+            CREATE TABLE private (owner name, tenant text, v integer);
+            INSERT INTO private VALUES ('ann', 'x', 10), ('bob', 'y', 20);
+            GRANT SELECT ON private TO ann, bob;
+            CREATE FUNCTION tenant() RETURNS text STABLE LANGUAGE sql
+                AS $$SELECT current_setting('app.tenant', true)$$;
+            CREATE TABLE secured (owner name, v integer);
+            INSERT INTO secured VALUES ('ann', 10), ('bob', 20);
+            GRANT SELECT ON secured TO ann, bob;
+            ALTER TABLE secured ENABLE ROW LEVEL SECURITY;
+            CREATE POLICY own ON secured USING (owner = current_user)""")
+        ann, bob = cache.session(user="ann"), cache.session(user="bob")
+
+        own = "SELECT v FROM private WHERE owner = current_user"
+        expect(get(ann, "own", own) == text(10), "wrong")
+        expect(get(ann, "own", None) == text(10), "the own entry is not believed: nothing is tested")
+        expect(get(bob, "own", None) is None, "another role's entry was given")
+        expect(get(bob, "own", own) == text(20), "another role's entry was given")
+
+        for query in ("SELECT v FROM private WHERE tenant = current_setting('app.tenant', true)",
+                      "SELECT v FROM private WHERE tenant = tenant()"):
+            ann.run("SET app.tenant = 'x'")
+            expect(get(ann, "tenant", query) == text(10), "wrong")
+            expect(get(ann, "tenant", None) == text(10), "the own entry is not believed")
+            ann.run("SET app.tenant = 'y'")
+            expect(get(ann, "tenant", None) is None, "another tenant's entry was given")
+            expect(get(ann, "tenant", query) == text(20), "another tenant's entry was given")
+
+        secured = "SELECT v FROM secured"
+        expect(get(ann, "secured", secured) == text(10), "row security was passed over")
+        expect(cache.redis.ask("EXISTS", "secured") == 0, "a result under row security was stored")
+        expect(get(bob, "secured", secured) == text(20), "row security was passed over")
+
+        ann.run("CREATE TEMPORARY TABLE mine AS SELECT 5 AS v")
+        expect(get(ann, "temporary", "SELECT v FROM mine") == text(5), "wrong")
+        expect(cache.redis.ask("EXISTS", "temporary") == 0, "a temporary table's rows were stored")
+
+        when = "SELECT '2026-01-01 00:00+00'::timestamptz AS v"
+        bob.run("SET TimeZone = 'UTC'")
+        utc = get(bob, "when", when)
+        bob.run("SET TimeZone = 'Asia/Tokyo'")
+        expect(get(bob, "when", when) != utc, "the entry of another time zone was given")
+
+
+def large_values_are_returned_and_not_stored(options):
+    with Cache("large", cache_ext__max_value_size="'100kB'") as cache:
+        db = cache.session()
+        for size, stored in ((90000, 1), (110000, 0), (3000000, 0)):
+            value = get(db, f"s{size}", f"SELECT repeat('x', {size}) AS v")
+            expect(len(value) == size + len('[{"v":""}]'), "the value is not whole")
+            expect(cache.redis.ask("EXISTS", f"s{size}") == stored, f"wrong for {size} bytes")
+        db.run("SET cache_ext.max_value_size = '8MB'")
+        for _ in range(2):
+            value = get(db, "big", "SELECT repeat('y', 5000000) AS v")
+            expect(value == '[{"v":"' + "y" * 5000000 + '"}]', "a large value was damaged")
+        expect(get(db, "big", None) == value, "a large value was not stored")
+
+
+def awkward_keys_are_exactly_those_keys(options):
+    with Cache("awkward", cache_ext__key_prefix="'p:'") as cache:
+        db = cache.session()
+        keys = ["a b", "a\r\nDEL b", "*", "a*b[c]?", "ü€𝄞", "%s%n", "'; --", "x" * 5000, ":", "a:b:c", "\t"]
+        for number, key in enumerate(keys):
+            expect(get(db, key, f"SELECT {number} AS v") == text(number), f"wrong for {key!r}")
+            expect(cache.redis.ask("EXISTS", "p:" + key) == 1, f"{key!r} is not stored under its name")
+        for number, key in enumerate(keys):
+            expect(get(db, key, None) == text(number), f"wrong for {key!r}")
+        db.run("SELECT cache_delete(VARIADIC %s)", (keys,))
+        cache.delivered(db)
+        for key in keys:
+            expect(cache.redis.ask("EXISTS", "p:" + key) == 0, f"{key!r} was not deleted")
+
+
+def entries_live_for_their_ttl_less_some_jitter(options):
+    with Cache("ttl", cache_ext__default_ttl="50") as cache:
+        db = cache.session()
+        lives = []
+        for number in range(40):
+            get(db, f"k{number}")
+            lives.append(cache.redis.ask("PTTL", f"k{number}"))
+        expect(all(44000 < life <= 50000 for life in lives), f"lives of {lives}")
+        expect(max(lives) - min(lives) > 1000, f"no jitter: {lives}")
+        get(db, "short", ttl="'150 milliseconds'")
+        wait_for("it ends", lambda: get(db, "short", None) is None)
+
+
+# ---------------------------------------------------------------------------
+# All at once
+# ---------------------------------------------------------------------------
+
+ROWS = 5
+
+
+def no_reader_ever_gets_an_older_value_than_a_returned_commit(options):
+    """Writers count up and invalidate; whoever reads must get at least what had been committed before it asked."""
+    seconds = (options.seconds or 20) / 2
+    seed = options.seed if options.seed is not None else random.SystemRandom().getrandbits(32)
+    with Cache("storm") as cache:
+        setup = cache.session()
+        setup.run(f"CREATE TABLE c (id integer PRIMARY KEY, v integer);"
+                  f"INSERT INTO c SELECT i, 0 FROM generate_series(1, {ROWS}) i")
+        committed = [0] * (ROWS + 1)
+        stop = threading.Event()
+        failures, counts = [], {"reads": 0, "hits": 0, "writes": 0}
+        lock = threading.Lock()
+
+        def guarded(work_once, number):
+            chance = random.Random(seed + number)
+            db = cache.postgres.session("shop")
+            try:
+                while not stop.is_set():
+                    work_once(db, chance)
+            except Exception as error:  # reported by the main thread
+                failures.append(error)
+                stop.set()
+            finally:
+                db.close()
+
+        def write(db, chance):
+            row = chance.randint(1, ROWS)
+            how = chance.choice([f"cache_invalidate('c:{row}')", f"cache_invalidate_tags('tag{row}')",
+                                 "cache_invalidate_pattern('c:*')", f"cache_delete('c:{row}')"])
+            keep = chance.random() < 0.7
+            db.run("BEGIN")
+            value = db.value("UPDATE c SET v = v + 1 WHERE id = %s RETURNING v", (row,))
+            db.run(f"SELECT {how}")
+            db.run("COMMIT" if keep else "ROLLBACK")
+            if keep:
+                with lock:
+                    committed[row] = max(committed[row], value)
+                    counts["writes"] += 1
+            time.sleep(chance.random() * 0.05)
+
+        def read(db, chance):
+            row = chance.randint(1, ROWS)
+            floor = committed[row]
+            bare = chance.random() < 0.3
+            if bare:
+                found = get(db, f"c:{row}", None)
+            else:
+                found = get(db, f"c:{row}", f"SELECT v FROM c WHERE id = {row}", tags=f"'{{tag{row}}}'")
+            with lock:
+                counts["reads"] += 1
+                counts["hits"] += bare and found is not None
+            if found is not None and json.loads(found)[0]["v"] < floor:
+                raise Failure(f"{found} although {floor} was committed before (bare: {bare})")
+
+        threads = [threading.Thread(target=guarded, args=(write, n), daemon=True) for n in range(2)]
+        threads += [threading.Thread(target=guarded, args=(read, 10 + n), daemon=True) for n in range(4)]
+        for thread in threads:
+            thread.start()
+        chance = random.Random(seed)
+        end = time.monotonic() + seconds
+        while time.monotonic() < end and not stop.is_set():
+            stop.wait(seconds / 8)
+            disturbance = chance.randrange(4)
+            try:
+                if disturbance == 0:
+                    cache.redis.ask("SAVE")
+                elif disturbance == 1:
+                    cache.redis.kill()
+                    cache.redis.start()
+                elif disturbance == 2:
+                    cache.redis.ask("FLUSHALL")
+                else:
+                    for pid in cache.postgres.worker_pids("shop"):
+                        setup.run("SELECT pg_terminate_backend(%s)", (pid,))
+            except RedisGone:
+                pass
+        stop.set()
+        for thread in threads:
+            thread.join(30)
+        if failures:
+            raise Failure(f"{failures[0]!r} (repeat with --seed {seed})") from failures[0]
+        print(f"        seed {seed}: {counts}")
+        expect(counts["writes"] > seconds and counts["hits"] > seconds, f"too little happened: {counts}")
+
+
+TESTS = [
+    a_fill_that_an_invalidation_overtakes_is_void,
+    a_bare_fill_that_an_invalidation_overtakes_is_refused,
+    a_returned_commit_is_seen_while_redis_has_not_been_told,
+    a_returned_commit_prepared_is_seen_at_once,
+    a_long_statement_sees_what_was_committed_meanwhile,
+    a_redis_restarted_with_older_data_is_not_believed,
+    a_value_never_outlives_a_commit_that_a_crash_undid,
+    forged_or_foreign_entries_are_misses,
+    a_writer_sees_its_own_and_shares_nothing,
+    a_repeatable_read_transaction_keeps_its_snapshot,
+    a_set_takes_effect_at_commit_and_only_then,
+    an_entry_is_for_its_role_and_settings_only,
+    large_values_are_returned_and_not_stored,
+    awkward_keys_are_exactly_those_keys,
+    entries_live_for_their_ttl_less_some_jitter,
+    no_reader_ever_gets_an_older_value_than_a_returned_commit,
+]
