@@ -23,7 +23,8 @@ class Servers:
         self.redis = redis
         options = {"cache_ext.redis_url": f"'{redis.url}'"} if redis else {}
         options.update({k.replace("__", "."): v for k, v in settings.items()})
-        self.postgres = Postgres(work(name), options)
+        # A background worker that the shutdown ends leaves with this code.
+        self.postgres = Postgres(work(name), options).expect("exited with exit code 1")
 
     def __enter__(self):
         self.postgres.start()
