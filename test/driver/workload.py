@@ -341,6 +341,8 @@ class Writes:
     def cursor_over_writes(self):
         """A cursor sees the statistic and the tables as they were when it was opened."""
         name = self.rng.choice(["reading_by_kind", "reading_in_all", "overview"])
+        # DECLARE takes its snapshot before it locks partitions, and TRUNCATE is not MVCC-safe.
+        self.db.run("LOCK TABLE reading, measure, site IN ACCESS SHARE MODE")
         self.db.run(f"DECLARE earlier CURSOR FOR {difference_query(name, statistics()[name])}")
         self.db.run("INSERT INTO reading (id, region, kind, n) VALUES (%s, 0, 'a', 99)",
                     (2 * 10**8 + self.rng.randint(0, 10**8),))
