@@ -192,9 +192,13 @@ outermost_unmentioned(Reading *r, const Derived &derived, const Datum *group, co
 	while (TupleTableSlot *row = next_row(store, direction))
 	{
 		CHECK_FOR_INTERRUPTS();
-		if (DatumGetInt64(row->tts_values[d->group_count + 1]) <= 0 ||
-			key_cells(r->pending->parts[derived.part], row->tts_values, row->tts_isnull, false) !=
-				nullptr)
+		if (DatumGetInt64(row->tts_values[d->group_count + 1]) <= 0)
+			continue;
+
+		/* Values that pending rows change are candidates already; +1 and -1 change nothing. */
+		const int64 *change = key_cells(r->pending->parts[derived.part], row->tts_values,
+										row->tts_isnull, false);
+		if (change != nullptr && *change != 0)
 			continue;
 		*value = datumCopy(row->tts_values[d->group_count], store->keys[d->group_count].by_value,
 						   store->keys[d->group_count].length);

@@ -1,0 +1,227 @@
+-- What a statistic keeps, what it refuses, and how it lives beside its tables.
+\set VERBOSITY terse
+CREATE TABLE orders (
+    id integer PRIMARY KEY,
+    vendor text,
+    quantity integer,
+    total numeric(12, 2),
+    weight double precision,
+    paid boolean,
+    placed timestamp
+);
+CREATE TABLE returned (order_id integer, reason text);
+
+-- differences between a statistic and a recomputation; none is the only right answer
+CREATE FUNCTION differences(statistic regclass) RETURNS bigint
+    LANGUAGE sql AS 'SELECT count(*) FROM statistics_verify(statistic)';
+
+-- every aggregate, with FILTER, WHERE, GROUP BY, HAVING and expressions
+SELECT statistics_create('vendor_orders', $$
+    SELECT vendor, count(*) AS orders, count(total) AS priced, sum(quantity) AS quantity,
+        sum(total) AS revenue, avg(total) AS mean, min(total) AS least, max(placed) AS latest,
+        count(DISTINCT quantity) AS quantities, sum(weight) AS weight, avg(weight) AS mean_weight,
+        count(*) FILTER (WHERE paid) AS paid,
+        round(sum(total) / nullif(count(*), 0), 2) AS per_order
+    FROM orders WHERE quantity > 0 GROUP BY vendor HAVING count(*) > 0 $$);
+SELECT statistics_create('totals', $$
+    SELECT (SELECT count(*) FROM orders) AS orders,
+        (SELECT sum(total) FROM orders WHERE paid) AS paid,
+        (SELECT count(*) FROM orders o WHERE paid AND NOT EXISTS
+            (SELECT FROM returned r WHERE r.order_id = o.id)) AS kept,
+        (SELECT sum(quantity) FROM orders o WHERE EXISTS
+            (SELECT FROM returned r WHERE r.order_id = o.id AND r.reason <> 'size')) AS came_back,
+        (SELECT max(weight) FROM orders) AS heaviest,
+        42 AS answer $$);
+SELECT * FROM vendor_orders;
+SELECT * FROM totals;
+INSERT INTO orders SELECT i, 'v' || i % 3, i % 5, i * 1.25, i / 8.0, i % 2 = 0, timestamp '2026-01-01' + i * interval '1 hour'
+FROM generate_series(1, 20) i;
+INSERT INTO returned VALUES (2, 'size'), (4, 'broken'), (4, 'size'), (99, 'broken'), (NULL, 'broken');
+SELECT * FROM vendor_orders ORDER BY vendor;
+SELECT * FROM totals;
+SELECT differences('vendor_orders'), differences('totals');
+SELECT statistics_fold() > 0 AS folded;
+SELECT * FROM totals;
+SELECT differences('vendor_orders'), differences('totals');
+
+-- columns have the types of the plain query
+SELECT attname, atttypid::regtype FROM pg_attribute
+WHERE attrelid = 'vendor_orders'::regclass AND attnum > 0 ORDER BY attnum;
+
+-- a look-up of one group is pushed down, also as a parameter
+EXPLAIN (COSTS OFF) SELECT * FROM vendor_orders WHERE vendor = 'v1';
+PREPARE one(text) AS SELECT orders FROM vendor_orders WHERE vendor = $1;
+EXECUTE one('v1');
+EXECUTE one(NULL);
+DEALLOCATE one;
+
+-- floating point: exact, without drift, NaN and infinities apart
+CREATE TABLE f (g integer, x double precision, y real);
+SELECT statistics_create('f_sums', 'SELECT g, sum(x) AS x, avg(x) AS ax, sum(y) AS y, avg(y) AS ay FROM f GROUP BY g');
+INSERT INTO f VALUES (1, 0.1, 0.1), (1, 0.2, 0.2), (1, 1e15, 1e15), (1, 'NaN', 'NaN'), (1, 'Infinity', '-Infinity'),
+    (1, 4.9e-324, 1e-45), (2, 1e308, 3e38), (2, -1e308, -3e38), (3, NULL, NULL);
+SELECT * FROM f_sums ORDER BY g;
+DELETE FROM f WHERE x = 'NaN';
+SELECT * FROM f_sums ORDER BY g;
+DELETE FROM f WHERE abs(x) > 1e14;
+SELECT g, x, ax FROM f_sums ORDER BY g;
+SELECT statistics_fold() > 0 AS folded;
+SELECT g, x, ax FROM f_sums ORDER BY g;
+INSERT INTO f VALUES (4, 1.7e308, 1), (4, 1.7e308, 1);
+SELECT x FROM f_sums WHERE g = 4;
+DELETE FROM f WHERE g = 4;
+
+-- whole numbers: sums past the type of the result are raised at the read
+CREATE TABLE big (i bigint, j integer);
+SELECT statistics_create('big_sum', 'SELECT sum(i) AS i, sum(j) AS j, avg(i) AS a FROM big');
+INSERT INTO big VALUES (9223372036854775807, 2147483647), (9223372036854775807, 2147483647);
+SELECT * FROM big_sum;
+
+-- extremes survive the deletion of the extreme value; groups come and go, NULL is a group
+CREATE TABLE m (g integer, v integer);
+SELECT statistics_create('m_range', 'SELECT g, min(v) AS lo, max(v) AS hi, count(DISTINCT v) AS d FROM m GROUP BY g');
+INSERT INTO m SELECT g, v FROM unnest(ARRAY[1, 2, NULL]) g, generate_series(1, 5) v, generate_series(1, 2);
+SELECT statistics_fold() > 0 AS folded;
+DELETE FROM m WHERE v IN (1, 5) AND g = 1;
+SELECT * FROM m_range ORDER BY g;
+DELETE FROM m WHERE g IS NULL;
+UPDATE m SET v = NULL WHERE g = 2;
+SELECT * FROM m_range ORDER BY g;
+SELECT statistics_fold() > 0 AS folded;
+SELECT * FROM m_range ORDER BY g;
+SELECT differences('m_range');
+
+-- refused, with the construct's name
+\set ECHO none
+CREATE FUNCTION refusal(query text) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+    hint text;
+BEGIN
+    PERFORM statistics_create('refused', query);
+    RETURN 'created';
+EXCEPTION WHEN OTHERS THEN
+    GET STACKED DIAGNOSTICS hint = PG_EXCEPTION_HINT;
+    RETURN SQLSTATE || ' ' || SQLERRM || CASE WHEN hint = '' THEN ' (no hint)' ELSE '' END;
+END $$;
+CREATE VIEW orders_view AS SELECT * FROM orders;
+CREATE UNLOGGED TABLE unlogged (i integer);
+CREATE TABLE secret (i integer);
+ALTER TABLE secret ENABLE ROW LEVEL SECURITY;
+CREATE TABLE parent (i integer);
+CREATE TABLE heir () INHERITS (parent);
+\set ECHO all
+SELECT refusal(q) FROM unnest(ARRAY[
+    'SELECT count(*) FROM orders, returned',
+    'SELECT count(*) FROM orders o LEFT JOIN returned r ON r.order_id = o.id',
+    'SELECT id FROM orders',
+    'SELECT vendor, count(*) FROM orders GROUP BY vendor ORDER BY 2 DESC LIMIT 3',
+    'SELECT vendor, count(*) FROM orders GROUP BY vendor ORDER BY 2',
+    'SELECT DISTINCT count(*) FROM orders',
+    'SELECT count(*) FROM orders_view',
+    'SELECT count(*) FROM unlogged',
+    'SELECT count(*) FROM secret',
+    'SELECT count(*) FROM parent',
+    'SELECT count(*) FROM pg_class',
+    'SELECT count(*) FROM ONLY orders',
+    'SELECT count(*) FROM orders TABLESAMPLE SYSTEM (10)',
+    'SELECT count(*) FROM (SELECT * FROM orders) o',
+    'SELECT count(*) FROM generate_series(1, 3)',
+    'SELECT count(*) FROM orders WHERE placed > now()',
+    'SELECT count(*) FROM orders WHERE random() > 0.5',
+    'SELECT count(*) FROM orders WHERE ctid IS NOT NULL',
+    'SELECT count(orders) FROM orders',
+    'SELECT string_agg(vendor, '','') FROM orders',
+    'SELECT stddev(total) FROM orders',
+    'SELECT sum(DISTINCT total) FROM orders',
+    'SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY total) FROM orders',
+    'SELECT count(*) OVER () FROM orders',
+    'SELECT vendor, count(*) FROM orders GROUP BY CUBE (vendor)',
+    'WITH o AS (SELECT * FROM orders) SELECT count(*) FROM o',
+    'SELECT count(*) FROM orders UNION SELECT 1',
+    'SELECT count(*) FROM orders WHERE id IN (SELECT order_id FROM returned)',
+    'SELECT count(*) FROM orders o WHERE EXISTS (SELECT FROM returned r WHERE r.order_id < o.id)',
+    'SELECT count(*) FROM orders o WHERE EXISTS (SELECT FROM returned r)',
+    'SELECT vendor, count(*) FROM orders o WHERE EXISTS (SELECT FROM returned r WHERE r.order_id = o.id) GROUP BY vendor',
+    'SELECT max(total) FROM orders o WHERE EXISTS (SELECT FROM returned r WHERE r.order_id = o.id)',
+    'SELECT (SELECT total FROM orders WHERE id = 1)',
+    'SELECT (SELECT vendor FROM orders GROUP BY vendor)',
+    'SELECT 1',
+    'SELECT id, vendor, count(*) FROM orders GROUP BY id',
+    'SELECT count(*) FROM orders FOR UPDATE',
+    'INSERT INTO orders VALUES (1)',
+    'SELECT count(*) FROM orders; DROP TABLE orders',
+    'SELECT count(*) FROM nowhere']) q;
+SELECT statistics_create(NULL, 'SELECT count(*) FROM orders');
+SELECT statistics_create('x', 'SELECT count(*) FROM orders', concurrently => true);
+SELECT statistics_create('totals', 'SELECT count(*) FROM orders');
+SELECT statistics_verify('orders');
+SELECT statistics_drop('orders');
+
+-- replaced, refreshed; dropping and retyping as for a view; renames follow
+SELECT statistics_create('totals', 'SELECT count(*) AS n FROM orders', replace => true);
+SELECT * FROM totals;
+SELECT statistics_refresh('totals');
+SELECT differences('totals');
+ALTER TABLE orders DROP COLUMN total;
+ALTER TABLE orders ALTER quantity TYPE bigint;
+ALTER TABLE orders RENAME COLUMN quantity TO pieces;
+ALTER TABLE orders RENAME TO purchases;
+ALTER VIEW vendor_orders RENAME TO vendor_purchases;
+UPDATE purchases SET pieces = pieces + 1;
+SELECT differences('vendor_purchases'), differences('totals');
+DROP TABLE purchases;
+SELECT relation, state, groups, detail FROM statistics_status ORDER BY relation::text;
+
+-- one transaction: created on own rows, used, rolled back
+BEGIN;
+INSERT INTO returned VALUES (5, 'late');
+SELECT statistics_create('reasons', 'SELECT reason, count(*) AS n FROM returned GROUP BY reason');
+INSERT INTO returned VALUES (6, 'late');
+SELECT * FROM reasons ORDER BY reason;
+SELECT statistics_fold() > 0 AS folded;
+SELECT * FROM reasons ORDER BY reason;
+ROLLBACK;
+SELECT to_regclass('reasons');
+BEGIN ISOLATION LEVEL REPEATABLE READ;
+SELECT statistics_create('reasons', 'SELECT reason, count(*) AS n FROM returned GROUP BY reason');
+ROLLBACK;
+BEGIN ISOLATION LEVEL REPEATABLE READ;
+SELECT statistics_fold();
+ROLLBACK;
+
+-- privileges: those of CREATE VIEW and CREATE TRIGGER; writers need none of ours
+CREATE ROLE cache_ext_owner;
+CREATE ROLE cache_ext_writer;
+CREATE SCHEMA shop AUTHORIZATION cache_ext_owner;
+CREATE TABLE shop."odd ""name; --%I" ("käse %s" text);
+ALTER TABLE shop."odd ""name; --%I" OWNER TO cache_ext_owner;
+GRANT USAGE ON SCHEMA shop TO cache_ext_writer;
+GRANT INSERT ON shop."odd ""name; --%I" TO cache_ext_writer;
+SET ROLE cache_ext_writer;
+SELECT statistics_create('shop.mine', 'SELECT count(*) FROM shop."odd ""name; --%I"');
+SET ROLE cache_ext_owner;
+SELECT statistics_create('shop."its %I count"', 'SELECT "käse %s" AS "k""x", count(*) FROM shop."odd ""name; --%I" GROUP BY 1');
+SET ROLE cache_ext_writer;
+INSERT INTO shop."odd ""name; --%I" VALUES ('Emmentaler'), ('Gouda'), ('Gouda');
+SELECT * FROM shop."its %I count";
+SELECT statistics_verify('shop."its %I count"');
+SELECT statistics_drop('shop."its %I count"');
+SELECT * FROM cache_ext_internal.statistic;
+RESET ROLE;
+GRANT SELECT ON shop."its %I count" TO cache_ext_writer;
+SET ROLE cache_ext_writer;
+SELECT * FROM shop."its %I count" ORDER BY 1;
+SELECT statistics_last_change('shop."its %I count"') > now() - interval '1 hour' AS recent;
+RESET ROLE;
+SELECT differences('shop."its %I count"');
+DROP SCHEMA shop CASCADE;
+DROP ROLE cache_ext_owner;
+DROP ROLE cache_ext_writer;
+
+-- nothing of a dropped statistic stays
+SELECT statistics_drop(relation) FROM statistics_status;
+SELECT count(*) AS sources FROM cache_ext_internal.source;
+SELECT tgname FROM pg_trigger WHERE tgname LIKE '0\_cache\_ext%';
+SELECT relname FROM pg_class WHERE relnamespace = 'cache_ext_internal'::regnamespace AND relname ~ '_[0-9]+$';
+DROP TABLE purchases, returned, f, big, m, unlogged, secret, parent CASCADE;
+DROP FUNCTION differences, refusal;
