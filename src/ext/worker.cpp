@@ -212,11 +212,21 @@ on_utility(PlannedStmt *planned, const char *query, bool read_only, ProcessUtili
 
 	if (OidIsValid(database))
 		pg::ask_worker_to_leave(database);
+
+	const Node *statement = planned->utilityStmt;
+	bool ends_prepared =
+	    IsA(statement, TransactionStmt) &&
+	    reinterpret_cast<const TransactionStmt *>(statement)->kind == TRANS_STMT_COMMIT_PREPARED;
+
 	if (previous_utility != nullptr)
 		previous_utility(planned, query, read_only, context, params, environment, dest, completion);
 	else
 		standard_ProcessUtility(planned, query, read_only, context, params, environment, dest,
 		                        completion);
+
+	/* What it made visible was queued by a transaction that nobody is in any more. */
+	if (ends_prepared)
+		wake(Work::kOutbox);
 }
 
 /* A verb and how it fares. */
@@ -599,6 +609,28 @@ launcher_sleep(long ms)
 	}
 }
 
+/* Workers that left, or were never started, although work was committed. */
+void
+start_missing()
+{
+	Oid missing[pg::kWorkerSlots];
+	int count = pg::databases_without_worker(missing, pg::kWorkerSlots);
+
+	if (count == 0)
+		return;
+
+	List *databases = connectable_databases(TopMemoryContext);
+
+	for (int i = 0; i < count; ++i)
+	{
+		if (list_member_oid(databases, missing[i]))
+			(void) start_worker(missing[i], false, nullptr);
+		else
+			pg::forget_database(missing[i]);
+	}
+	list_free(databases);
+}
+
 /* One after the other, so that a server with many databases needs one process at a time. */
 void
 look_everywhere()
@@ -740,11 +772,7 @@ cache_ext_launcher_main(Datum)
 	worker::look_everywhere();
 	for (;;)
 	{
-		Oid databases[pg::kWorkerSlots];
-		int count = pg::databases_without_worker(databases, pg::kWorkerSlots);
-
-		for (int i = 0; i < count; ++i)
-			(void) worker::start_worker(databases[i], false, nullptr);
+		worker::start_missing();
 		worker::launcher_sleep(worker::kLauncherMs);
 	}
 }

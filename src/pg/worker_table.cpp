@@ -371,4 +371,19 @@ databases_without_worker(Oid *databases, int limit)
 	return count;
 }
 
+void
+forget_database(Oid database)
+{
+	LWLockAcquire(&table->lock, LW_EXCLUSIVE);
+
+	WorkerSlot *slot = find_slot(database);
+
+	if (slot != nullptr && pg_atomic_read_u32(&slot->state) == kNone)
+	{
+		pg_atomic_write_u32(&slot->work, 0);
+		pg_atomic_exchange_u32(&slot->database, InvalidOid);
+	}
+	LWLockRelease(&table->lock);
+}
+
 } /* namespace cache_ext::pg */

@@ -59,5 +59,6 @@ int worker_pid(WorkerSlot *slot) noexcept;
 
 /* Launcher: databases with committed work and no worker; returns how many were written. */
 int databases_without_worker(Oid *databases, int limit);
+void forget_database(Oid database); /* it is gone */
 
 } /* namespace cache_ext::pg */

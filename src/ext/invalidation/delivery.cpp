@@ -110,7 +110,9 @@ in_transaction(Fn &&body)
 
 	pg::call([&] {
 		StartTransactionCommand();
+		PushActiveSnapshot(GetTransactionSnapshot()); /* for values stored out of line */
 		body(context);
+		PopActiveSnapshot();
 		CommitTransactionCommand();
 		MemoryContextSwitchTo(context);
 	});
