@@ -18,11 +18,9 @@ extern "C" {
 
 namespace cache_ext::pg {
 
-template <typename Context>
-using Mutator = Node *(*) (Node *, Context *);
+template <typename Context> using Mutator = Node *(*) (Node *, Context *);
 
-template <typename Context>
-using Walker = bool (*)(Node *, Context *);
+template <typename Context> using Walker = bool (*)(Node *, Context *);
 
 template <typename Context>
 Node *
@@ -32,7 +30,7 @@ mutate_children(Node *node, Mutator<Context> mutator, Context *context)
 
 #if PG_VERSION_NUM >= 160000
 	return expression_tree_mutator_impl(node, reinterpret_cast<tree_mutator_callback>(erased),
-										context);
+	                                    context);
 #else
 	return expression_tree_mutator(node, reinterpret_cast<Node *(*) ()>(erased), context);
 #endif
@@ -46,7 +44,7 @@ walk_children(Node *node, Walker<Context> walker, Context *context)
 
 #if PG_VERSION_NUM >= 160000
 	return expression_tree_walker_impl(node, reinterpret_cast<tree_walker_callback>(erased),
-									   context);
+	                                   context);
 #else
 	return expression_tree_walker(node, reinterpret_cast<bool (*)()>(erased), context);
 #endif

@@ -44,7 +44,7 @@ Delta::find(std::string_view key, uint32_t hash) noexcept
 {
 	auto matches = [&](const Entry &entry) {
 		return entry.hash == hash && entry.key_size == key.size() &&
-			   std::memcmp(keys_.data() + entry.key, key.data(), key.size()) == 0;
+		       std::memcmp(keys_.data() + entry.key, key.data(), key.size()) == 0;
 	};
 
 	if (table_.empty())
@@ -93,7 +93,7 @@ Delta::cells(std::string_view key, size_t count)
 		return cells_.data() + found->cells;
 
 	Entry fresh{keys_.size(), cells_.size(), hash, static_cast<uint32_t>(key.size()),
-				static_cast<uint32_t>(count)};
+	            static_cast<uint32_t>(count)};
 
 	keys_.insert(keys_.end(), key.begin(), key.end());
 	cells_.resize(cells_.size() + count, 0);

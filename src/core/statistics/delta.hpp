@@ -28,12 +28,11 @@ class Delta
 	int64_t *cells(std::string_view key, size_t count);
 
 	/* Calls visit(key, cells, count) for every key, in the order of first appearance. */
-	template <typename Visit>
-	void for_each(Visit &&visit)
+	template <typename Visit> void for_each(Visit &&visit)
 	{
 		for (const Entry &entry : entries_)
 			visit(std::string_view(keys_.data() + entry.key, entry.key_size),
-				  cells_.data() + entry.cells, entry.cell_count);
+			      cells_.data() + entry.cells, entry.cell_count);
 	}
 
 	size_t size() const noexcept { return entries_.size(); }
@@ -41,8 +40,8 @@ class Delta
 	/* Approximate memory in use. */
 	size_t bytes() const noexcept
 	{
-		return keys_.size() + cells_.size() * sizeof(int64_t) +
-			   entries_.size() * sizeof(Entry) + table_.size() * sizeof(uint32_t);
+		return keys_.size() + cells_.size() * sizeof(int64_t) + entries_.size() * sizeof(Entry) +
+		       table_.size() * sizeof(uint32_t);
 	}
 
 	/* Empties it; keeps the memory unless a bulk statement has made it large. */

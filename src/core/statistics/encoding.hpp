@@ -86,7 +86,7 @@ class Decoder
 	[[noreturn]] static void fail()
 	{
 		throw Error(kDataCorrupted, "a partial row of a statistic is damaged", {},
-					"Rebuild the statistic with statistics_refresh().");
+		            "Rebuild the statistic with statistics_refresh().");
 	}
 
 	const char *at_;

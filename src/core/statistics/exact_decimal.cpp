@@ -32,7 +32,7 @@ void
 exact_decimal(double value, char (&out)[kExactDecimalSize]) noexcept
 {
 	auto written = std::to_chars(out, out + kExactDecimalSize - 1, value, std::chars_format::fixed,
-								 binary_places(value));
+	                             binary_places(value));
 
 	*written.ptr = '\0';
 }

@@ -64,8 +64,7 @@ capture_of(Relation relation)
 
 	Oid relid = RelationGetRelid(relation);
 	bool found;
-	auto *entry =
-		static_cast<CachedCapture *>(hash_search(captures, &relid, HASH_ENTER, &found));
+	auto *entry = static_cast<CachedCapture *>(hash_search(captures, &relid, HASH_ENTER, &found));
 	if (!found)
 		entry->capture = nullptr;
 	if (entry->capture != nullptr && entry->capture->valid)
@@ -93,9 +92,8 @@ invalidate(Datum, Oid relation)
 	HASH_SEQ_STATUS status;
 	hash_seq_init(&status, captures);
 	while (auto *entry = static_cast<CachedCapture *>(hash_seq_search(&status)))
-		if (entry->capture != nullptr &&
-			(!OidIsValid(relation) || relation == entry->relation ||
-			 relation == entry->capture->root))
+		if (entry->capture != nullptr && (!OidIsValid(relation) || relation == entry->relation ||
+		                                  relation == entry->capture->root))
 			entry->capture->valid = false;
 }
 
@@ -155,9 +153,9 @@ feed_transition_tables(Capture *capture, Delta *delta, TriggerData *trigger)
 	for (;;)
 	{
 		bool has_old =
-			old_rows != nullptr && tuplestore_gettupleslot(old_rows, true, false, old_row);
+		    old_rows != nullptr && tuplestore_gettupleslot(old_rows, true, false, old_row);
 		bool has_new =
-			new_rows != nullptr && tuplestore_gettupleslot(new_rows, true, false, new_row);
+		    new_rows != nullptr && tuplestore_gettupleslot(new_rows, true, false, new_row);
 
 		if (!has_old && !has_new)
 			break;
@@ -203,11 +201,11 @@ append_relation(Capture *capture, Relation relation, int sign)
 		feed_relation(capture, relation, unseen, GetActiveSnapshot(), -1, [] {});
 		if (!delta_is_zero(unseen))
 			ereport(ERROR,
-					(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-					 errmsg("could not serialize access due to concurrent change of \"%s\"",
-							RelationGetRelationName(relation)),
-					 errdetail("Rows that this transaction cannot see would leave a statistic."),
-					 errhint("The transaction might succeed if retried.")));
+			        (errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+			         errmsg("could not serialize access due to concurrent change of \"%s\"",
+			                RelationGetRelationName(relation)),
+			         errdetail("Rows that this transaction cannot see would leave a statistic."),
+			         errhint("The transaction might succeed if retried.")));
 	}
 
 	Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
@@ -225,7 +223,7 @@ trigger_data(FunctionCallInfo fcinfo)
 {
 	if (!CALLED_AS_TRIGGER(fcinfo))
 		ereport(ERROR, (errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-						errmsg("function must be called as a trigger")));
+		                errmsg("function must be called as a trigger")));
 	return reinterpret_cast<TriggerData *>(fcinfo->context);
 }
 

@@ -32,8 +32,8 @@ internal_relation(const char *name, bool missing_ok)
 
 	if (!OidIsValid(relation) && !missing_ok)
 		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_TABLE),
-						errmsg("relation \"%s.%s\" does not exist", kInternalSchema, name),
-						errhint("Create the extension cache_ext anew.")));
+		                errmsg("relation \"%s.%s\" does not exist", kInternalSchema, name),
+		                errhint("Create the extension cache_ext anew.")));
 	return relation;
 }
 
@@ -57,7 +57,7 @@ struct CatalogScan
 	SysScanDesc scan;
 
 	CatalogScan(const char *name, AttrNumber column, Oid equality, Datum value,
-				LOCKMODE lock = AccessShareLock, Snapshot snapshot = nullptr)
+	            LOCKMODE lock = AccessShareLock, Snapshot snapshot = nullptr)
 	{
 		ScanKeyData key;
 		int keys = 0;
@@ -118,14 +118,14 @@ static StatisticRow
 statistic_row(const CatalogScan &scan, HeapTuple tuple)
 {
 	return {DatumGetInt32(scan.value(tuple, 1)), DatumGetObjectId(scan.value(tuple, 2)),
-			DatumGetObjectId(scan.value(tuple, 3)), DatumGetObjectId(scan.value(tuple, 4))};
+	        DatumGetObjectId(scan.value(tuple, 3)), DatumGetObjectId(scan.value(tuple, 4))};
 }
 
 static SourceRow
 source_row(const CatalogScan &scan, HeapTuple tuple)
 {
 	return {DatumGetInt32(scan.value(tuple, 1)), DatumGetObjectId(scan.value(tuple, 2)),
-			DatumGetObjectId(scan.value(tuple, 3))};
+	        DatumGetObjectId(scan.value(tuple, 3))};
 }
 
 bool
@@ -151,7 +151,7 @@ find_statistic_by_relation(Oid relation, StatisticRow *row)
 		auto *candidate = static_cast<StatisticRow *>(lfirst(cell));
 
 		if (candidate->relation == relation || candidate->query == relation ||
-			candidate->state == relation)
+		    candidate->state == relation)
 		{
 			*row = *candidate;
 			return true;
@@ -288,7 +288,7 @@ void
 insert_statistic(const StatisticRow &row)
 {
 	Datum values[] = {Int32GetDatum(row.id), ObjectIdGetDatum(row.relation),
-					  ObjectIdGetDatum(row.query), ObjectIdGetDatum(row.state)};
+	                  ObjectIdGetDatum(row.query), ObjectIdGetDatum(row.state)};
 
 	insert_row("statistic", values, lengthof(values));
 }
@@ -297,7 +297,7 @@ void
 insert_source(const SourceRow &row)
 {
 	Datum values[] = {Int32GetDatum(row.id), ObjectIdGetDatum(row.relation),
-					  ObjectIdGetDatum(row.log)};
+	                  ObjectIdGetDatum(row.log)};
 
 	insert_row("source", values, lengthof(values));
 }

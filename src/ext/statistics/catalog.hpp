@@ -26,8 +26,8 @@ struct StatisticRow
 {
 	int32 id;
 	Oid relation; /* what users read */
-	Oid query;	  /* the view that holds the defining query */
-	Oid state;	  /* the foreign table that answers */
+	Oid query;    /* the view that holds the defining query */
+	Oid state;    /* the foreign table that answers */
 };
 
 struct SourceRow
@@ -39,7 +39,7 @@ struct SourceRow
 
 struct ProgressRow
 {
-	bool visible; /* false: this snapshot is older than the statistic's filling */
+	bool visible;            /* false: this snapshot is older than the statistic's filling */
 	TimestampTz last_change; /* DT_NOBEGIN when none */
 	TimestampTz last_fold;
 	int64 folded;
@@ -58,11 +58,11 @@ bool find_statistic_by_relation(Oid relation, StatisticRow *row); /* relation, q
 bool find_source(int32 id, SourceRow *row);
 bool find_source_by_relation(Oid relation, SourceRow *row);
 
-List *all_statistics();						/* of StatisticRow * */
-List *all_sources();						/* of SourceRow * */
-List *statistics_of_source(int32 source);	/* of int */
+List *all_statistics();                      /* of StatisticRow * */
+List *all_sources();                         /* of SourceRow * */
+List *statistics_of_source(int32 source);    /* of int */
 List *sources_of_statistic(int32 statistic); /* of int */
-List *leaves_of_source(int32 source);		/* of Oid */
+List *leaves_of_source(int32 source);        /* of Oid */
 bool find_leaf(Oid relation, int32 *source);
 
 void insert_statistic(const StatisticRow &row);
@@ -71,7 +71,7 @@ void insert_statistic_source(int32 source, int32 statistic);
 void insert_leaf(Oid relation, int32 source);
 void delete_leaf(Oid relation);
 void delete_statistic(int32 id); /* with its statistic_source and progress rows */
-void delete_source(int32 id);	 /* with its leaves */
+void delete_source(int32 id);    /* with its leaves */
 
 int32 next_number(const char *sequence);
 

@@ -48,7 +48,7 @@ required_text(FunctionCallInfo fcinfo, int number, const char *name)
 {
 	if (PG_ARGISNULL(number))
 		ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-						errmsg("argument \"%s\" must not be null", name)));
+		                errmsg("argument \"%s\" must not be null", name)));
 	return PG_GETARG_TEXT_PP(number);
 }
 
@@ -57,7 +57,7 @@ required_relation(FunctionCallInfo fcinfo)
 {
 	if (PG_ARGISNULL(0))
 		ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-						errmsg("argument \"relation\" must not be null")));
+		                errmsg("argument \"relation\" must not be null")));
 	return PG_GETARG_OID(0);
 }
 
@@ -66,19 +66,19 @@ refuse_concurrently(FunctionCallInfo fcinfo, int number)
 {
 	if (!PG_ARGISNULL(number) && PG_GETARG_BOOL(number))
 		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-						errmsg("a statistic cannot be filled concurrently in this version"),
-						errhint("Call it with concurrently => false when writers can wait.")));
+		                errmsg("a statistic cannot be filled concurrently in this version"),
+		                errhint("Call it with concurrently => false when writers can wait.")));
 }
 
 static void
 require_fresh_snapshot(const char *what)
 {
 	if (IsolationUsesXactSnapshot())
-		ereport(ERROR, (errcode(ERRCODE_INVALID_TRANSACTION_STATE),
-						errmsg("%s cannot run in a REPEATABLE READ or SERIALIZABLE transaction",
-							   what),
-						errdetail("It needs rows that are newer than the transaction's snapshot."),
-						errhint("Run it in a READ COMMITTED transaction.")));
+		ereport(ERROR,
+		        (errcode(ERRCODE_INVALID_TRANSACTION_STATE),
+		         errmsg("%s cannot run in a REPEATABLE READ or SERIALIZABLE transaction", what),
+		         errdetail("It needs rows that are newer than the transaction's snapshot."),
+		         errhint("Run it in a READ COMMITTED transaction.")));
 }
 
 StatisticRow
@@ -91,8 +91,8 @@ statistic_of(Oid relation)
 		char *name = get_rel_name(relation);
 
 		ereport(ERROR, (errcode(ERRCODE_WRONG_OBJECT_TYPE),
-						errmsg("\"%s\" is not a statistic", name ? name : "?"),
-						errhint("The view statistics_status lists the statistics.")));
+		                errmsg("\"%s\" is not a statistic", name ? name : "?"),
+		                errhint("The view statistics_status lists the statistics.")));
 	}
 	return row;
 }
@@ -129,12 +129,15 @@ parse_query(const char *query)
 
 	if (list_length(statements) != 1)
 		ereport(ERROR, (errcode(ERRCODE_SYNTAX_ERROR),
-						errmsg("the query of a statistic must be one statement")));
+		                errmsg("the query of a statistic must be one statement"),
+		                errhint("Create a statistic for each query.")));
 
 	auto *raw = linitial_node(RawStmt, statements);
 	if (!IsA(raw->stmt, SelectStmt) || ((SelectStmt *) raw->stmt)->intoClause != nullptr)
 		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-						errmsg("the query of a statistic must be a SELECT")));
+		                errmsg("the query of a statistic must be a SELECT"),
+		                errdetail("A statistic is a relation that equals its query."),
+		                errhint("Pass the SELECT that the dashboard runs.")));
 	return raw;
 }
 
@@ -173,7 +176,7 @@ static void
 append_column(StringInfo out, const char *prefix, int number, Oid type, Oid collation)
 {
 	appendStringInfo(out, "%s%s%d %s", out->len == 0 ? "" : ", ", prefix, number,
-					 format_type_extended(type, -1, FORMAT_TYPE_FORCE_QUALIFY));
+	                 format_type_extended(type, -1, FORMAT_TYPE_FORCE_QUALIFY));
 	if (OidIsValid(collation))
 		appendStringInfo(out, " COLLATE %s", generate_collation_name(collation));
 }
@@ -196,12 +199,13 @@ append_cells(StringInfo out, const bool *is_sum, int count)
 }
 
 static void
-create_table(const char *name, StringInfo columns, int key_count, int fillfactor, const char *comment)
+create_table(const char *name, StringInfo columns, int key_count, int fillfactor,
+             const char *comment)
 {
 	StringInfoData keys;
 
 	run("CREATE TABLE cache_ext_internal.%s (%s) WITH (fillfactor = %d)", name, columns->data,
-		fillfactor);
+	    fillfactor);
 	run("COMMENT ON TABLE cache_ext_internal.%s IS '%s'", name, comment);
 	if (key_count == 0)
 		return;
@@ -209,7 +213,7 @@ create_table(const char *name, StringInfo columns, int key_count, int fillfactor
 	for (int i = 0; i < key_count; ++i)
 		appendStringInfo(&keys, "%sk%d", i == 0 ? "" : ", ", i + 1);
 	run("CREATE UNIQUE INDEX %s_key ON cache_ext_internal.%s (%s) NULLS NOT DISTINCT", name, name,
-		keys.data);
+	    keys.data);
 }
 
 static void
@@ -237,7 +241,7 @@ create_tables(const Definition *d, int32 id)
 		append_cells(&columns, part.cell_is_sum, part.cell_count);
 		part_name(id, i, name);
 		create_table(name, &columns, part.key_count, kPartFill,
-					 "folded values or join keys of a statistic");
+		             "folded values or join keys of a statistic");
 	}
 }
 
@@ -256,25 +260,26 @@ create_relations(StatisticRow *row, const char *schema, const char *name)
 	{
 		Form_pg_attribute column = TupleDescAttr(desc, i);
 
-		appendStringInfo(&columns, "%s%s %s", i == 0 ? "" : ", ",
-						 quote_identifier(NameStr(column->attname)),
-						 format_type_extended(column->atttypid, column->atttypmod,
-											  FORMAT_TYPE_TYPEMOD_GIVEN | FORMAT_TYPE_FORCE_QUALIFY));
+		appendStringInfo(
+		    &columns, "%s%s %s", i == 0 ? "" : ", ", quote_identifier(NameStr(column->attname)),
+		    format_type_extended(column->atttypid, column->atttypmod,
+		                         FORMAT_TYPE_TYPEMOD_GIVEN | FORMAT_TYPE_FORCE_QUALIFY));
 		if (OidIsValid(column->attcollation))
-			appendStringInfo(&columns, " COLLATE %s", generate_collation_name(column->attcollation));
+			appendStringInfo(&columns, " COLLATE %s",
+			                 generate_collation_name(column->attcollation));
 		appendStringInfo(&names, "%s%s", i == 0 ? "" : ", ",
-						 quote_identifier(NameStr(column->attname)));
+		                 quote_identifier(NameStr(column->attname)));
 	}
 	table_close(query, NoLock);
 
 	run("CREATE FOREIGN TABLE cache_ext_internal.state_%d (%s) SERVER cache_ext_state", row->id,
-		columns.data);
+	    columns.data);
 	/* Nobody can name it without USAGE on the schema; the view's owner, whoever it is, reads it. */
 	run("GRANT SELECT ON cache_ext_internal.state_%d TO PUBLIC", row->id);
 	row->state = internal_relation(psprintf("state_%d", row->id));
 
 	run("CREATE VIEW %s AS SELECT %s FROM cache_ext_internal.state_%d",
-		quote_qualified_identifier(schema, name), names.data, row->id);
+	    quote_qualified_identifier(schema, name), names.data, row->id);
 	row->relation = get_relname_relid(name, get_namespace_oid(schema, false));
 }
 
@@ -358,12 +363,12 @@ static void
 fill(Definition *definition)
 {
 	ListCell *cell;
-	Filling filling = {definition,
-					   AllocSetContextCreate(CurrentMemoryContext, "cache_ext filling",
-											 ALLOCSET_DEFAULT_SIZES),
-					   0};
+	Filling filling = {
+	    definition,
+	    AllocSetContextCreate(CurrentMemoryContext, "cache_ext filling", ALLOCSET_DEFAULT_SIZES),
+	    0};
 	MemoryContext sums =
-		AllocSetContextCreate(CurrentMemoryContext, "cache_ext sums", ALLOCSET_DEFAULT_SIZES);
+	    AllocSetContextCreate(CurrentMemoryContext, "cache_ext sums", ALLOCSET_DEFAULT_SIZES);
 	Delta *delta = pg::make_in<Delta>(CurrentMemoryContext);
 
 	foreach (cell, source_relations(definition))
@@ -401,8 +406,8 @@ drop_for_replacement(RangeVar *name)
 		return;
 	if (!find_statistic_by_relation(existing, &row))
 		ereport(ERROR, (errcode(ERRCODE_WRONG_OBJECT_TYPE),
-						errmsg("\"%s\" is not a statistic", name->relname),
-						errhint("replace => true replaces statistics only.")));
+		                errmsg("\"%s\" is not a statistic", name->relname),
+		                errhint("replace => true replaces statistics only.")));
 	check_owner(row);
 	run("DROP VIEW %s", qualified_name(row.relation));
 }
@@ -445,13 +450,13 @@ create(RangeVar *name, const char *query, bool replace)
 	AsOwner owner(internal_owner());
 	row.id = next_number("statistic_id");
 	run("ALTER VIEW %s RENAME TO cache_ext_query_%d", quote_qualified_identifier(schema, relname),
-		row.id);
+	    row.id);
 	run("ALTER VIEW %s SET SCHEMA cache_ext_internal",
-		quote_qualified_identifier(schema, psprintf("cache_ext_query_%d", row.id)));
+	    quote_qualified_identifier(schema, psprintf("cache_ext_query_%d", row.id)));
 	create_tables(sketch, row.id);
 	create_relations(&row, schema, relname);
 	run("ALTER VIEW %s OWNER TO %s", quote_qualified_identifier(schema, relname),
-		quote_identifier(GetUserNameFromId(caller, false)));
+	    quote_identifier(GetUserNameFromId(caller, false)));
 	record_dependencies(row, sketch);
 
 	insert_statistic(row);
@@ -539,7 +544,7 @@ cache_ext_statistics_create(PG_FUNCTION_ARGS)
 
 	refuse_concurrently(fcinfo, 2);
 	PG_RETURN_OID(
-		pg::guard([&] { return create(range_var(name), text_to_cstring(query), replace); }));
+	    pg::guard([&] { return create(range_var(name), text_to_cstring(query), replace); }));
 }
 
 Datum

@@ -43,12 +43,13 @@ namespace cache_ext::statistics {
 refuse(const char *construct, const char *detail, const char *hint)
 {
 	ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-					errmsg("a statistic cannot contain %s", construct),
-					errdetail_internal("%s", detail), errhint("%s", hint)));
+	                errmsg("a statistic cannot contain %s", construct),
+	                errdetail_internal("%s", detail), errhint("%s", hint)));
 	pg_unreachable();
 }
 
-constexpr const char *kUsePlainView = "Use a plain view over the statistic, or a plain view for the whole query.";
+constexpr const char *kUsePlainView =
+    "Use a plain view over the statistic, or a plain view for the whole query.";
 
 void
 totals_name(int32 statistic, char (&out)[NAMEDATALEN])
@@ -66,23 +67,23 @@ KeyType
 key_type(Oid type, Oid collation, const char *what)
 {
 	TypeCacheEntry *entry =
-		lookup_type_cache(type, TYPECACHE_EQ_OPR | TYPECACHE_CMP_PROC | TYPECACHE_HASH_PROC);
+	    lookup_type_cache(type, TYPECACHE_EQ_OPR | TYPECACHE_CMP_PROC | TYPECACHE_HASH_PROC);
 
 	if (!OidIsValid(entry->eq_opr) || !OidIsValid(entry->cmp_proc) ||
-		!OidIsValid(entry->hash_proc) || get_typtype(type) == TYPTYPE_PSEUDO)
-		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-						errmsg("a statistic cannot contain %s of type %s", what,
-							   format_type_be(type)),
-						errdetail("Values are kept by key, which needs a btree and a hash "
-								  "operator class for the type."),
-						errhint("Cast the expression to a type such as text.")));
+	    !OidIsValid(entry->hash_proc) || get_typtype(type) == TYPTYPE_PSEUDO)
+		ereport(ERROR,
+		        (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+		         errmsg("a statistic cannot contain %s of type %s", what, format_type_be(type)),
+		         errdetail("Values are kept by key, which needs a btree and a hash "
+		                   "operator class for the type."),
+		         errhint("Cast the expression to a type such as text.")));
 	if (OidIsValid(collation) && !get_collation_isdeterministic(collation))
 		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("a statistic cannot contain %s with a nondeterministic collation", what),
-				 errdetail("Which of several equal spellings a group shows would depend on the "
-						   "order of changes."),
-				 errhint("Add COLLATE with a deterministic collation.")));
+		        (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+		         errmsg("a statistic cannot contain %s with a nondeterministic collation", what),
+		         errdetail("Which of several equal spellings a group shows would depend on the "
+		                   "order of changes."),
+		         errhint("Add COLLATE with a deterministic collation.")));
 
 	KeyType key = {};
 	key.type = type;
@@ -120,8 +121,8 @@ struct Level
 {
 	Definition *definition;
 	Query *query;
-	int block;	   /* -1 at the top of a row of scalar subqueries */
-	Index varno;   /* range table index of the source */
+	int block;   /* -1 at the top of a row of scalar subqueries */
+	Index varno; /* range table index of the source */
 	bool grouped;
 };
 
@@ -133,17 +134,18 @@ static Expr *
 source_expr(Node *node, Index varno, const char *what)
 {
 	if (contain_mutable_functions(node))
-		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-						errmsg("a statistic cannot contain a function that is not immutable in %s",
-							   what),
-						errdetail("Its value could change without any change to a row, unseen by "
-								  "the statistic."),
-						errhint("Cast timestamptz with AT TIME ZONE and a constant zone, or keep "
-								"the expression in a column.")));
+		ereport(ERROR,
+		        (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+		         errmsg("a statistic cannot contain a function that is not immutable in %s", what),
+		         errdetail("Its value could change without any change to a row, unseen by "
+		                   "the statistic."),
+		         errhint("Cast timestamptz with AT TIME ZONE and a constant zone, or keep "
+		                 "the expression in a column.")));
 	if (contain_subplans(node) || checkExprHasSubLink(node))
-		refuse("a subquery here",
-			   "Only [NOT] EXISTS in WHERE and scalar subqueries in a SELECT without FROM are kept.",
-			   kUsePlainView);
+		refuse(
+		    "a subquery here",
+		    "Only [NOT] EXISTS in WHERE and scalar subqueries in a SELECT without FROM are kept.",
+		    kUsePlainView);
 
 	node = (Node *) copyObjectImpl(node);
 	if (varno != 1)
@@ -156,10 +158,10 @@ source_expr(Node *node, Index varno, const char *what)
 
 		if (var->varattno < 0)
 			refuse("a system column", "System columns change without a change to the row's data.",
-				   "Use a column of the table.");
+			       "Use a column of the table.");
 		if (var->varattno == 0)
 			refuse("a whole-row reference", "Adding a column to the table would change it unseen.",
-				   "Name the columns.");
+			       "Name the columns.");
 	}
 	return (Expr *) node;
 }
@@ -175,16 +177,16 @@ static Oid
 source_table(Query *query, Index *varno)
 {
 	if (list_length(query->jointree->fromlist) != 1 ||
-		!IsA(linitial(query->jointree->fromlist), RangeTblRef))
+	    !IsA(linitial(query->jointree->fromlist), RangeTblRef))
 		refuse("a join", "Each SELECT level of a statistic reads one table.",
-			   "Keep a statistic per table and join the statistics in a plain view.");
+		       "Keep a statistic per table and join the statistics in a plain view.");
 
 	*varno = (Index) linitial_node(RangeTblRef, query->jointree->fromlist)->rtindex;
 	RangeTblEntry *rte = rt_fetch(*varno, query->rtable);
 
 	if (rte->rtekind != RTE_RELATION)
 		refuse("a FROM item that is not a table",
-			   "Subqueries, functions, VALUES and CTEs in FROM have no triggers.", kUsePlainView);
+		       "Subqueries, functions, VALUES and CTEs in FROM have no triggers.", kUsePlainView);
 	if (rte->tablesample != nullptr)
 		refuse("TABLESAMPLE", "A sample is not determined by the rows.", "Count all rows.");
 	if (!rte->inh)
@@ -195,26 +197,27 @@ source_table(Query *query, Index *varno)
 
 	if (form->relkind != RELKIND_RELATION && form->relkind != RELKIND_PARTITIONED_TABLE)
 		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("a statistic cannot read \"%s\"", RelationGetRelationName(relation)),
-				 errdetail("It is a view, foreign table or other relation whose changes fire no "
-						   "triggers."),
-				 errhint("Name the tables beneath it.")));
+		        (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+		         errmsg("a statistic cannot read \"%s\"", RelationGetRelationName(relation)),
+		         errdetail("It is a view, foreign table or other relation whose changes fire no "
+		                   "triggers."),
+		         errhint("Name the tables beneath it.")));
 	if (IsCatalogRelation(relation))
 		refuse("a system catalog", "System catalogs have no triggers.", kUsePlainView);
 	if (form->relpersistence != RELPERSISTENCE_PERMANENT)
-		refuse("a temporary or unlogged table", "Its rows do not survive what the statistic survives.",
-			   "Use a permanent table (ALTER TABLE ... SET LOGGED).");
+		refuse("a temporary or unlogged table",
+		       "Its rows do not survive what the statistic survives.",
+		       "Use a permanent table (ALTER TABLE ... SET LOGGED).");
 	if (form->relrowsecurity)
 		refuse("a table with row security", "The statistic would show rows that policies hide.",
-			   "Disable row security on the table, or use a plain view.");
+		       "Disable row security on the table, or use a plain view.");
 	if (form->relispartition)
 		refuse("a partition as its source",
-			   "Rows that reach it through its parent would not be seen.",
-			   "Read the partitioned table, with a WHERE that selects the partition.");
+		       "Rows that reach it through its parent would not be seen.",
+		       "Read the partitioned table, with a WHERE that selects the partition.");
 	if (form->relkind == RELKIND_RELATION && has_inheritance_children(rte->relid))
 		refuse("a table with inheritance children",
-			   "Changes to a child fire no trigger of its parent.", "Use partitioning.");
+		       "Changes to a child fire no trigger of its parent.", "Use partitioning.");
 	table_close(relation, NoLock);
 	return rte->relid;
 }
@@ -227,23 +230,27 @@ refuse_clauses(Query *query)
 		refuse("a statement that writes", "Its query must be a SELECT.", kUsePlainView);
 	if (query->setOperations != nullptr)
 		refuse("UNION, INTERSECT or EXCEPT", "A statistic keeps one SELECT.",
-			   "Keep a statistic per branch and combine them in a plain view.");
+		       "Keep a statistic per branch and combine them in a plain view.");
 	if (query->cteList != NIL)
 		refuse("WITH", "Common table expressions are not kept.", kUsePlainView);
 	if (query->limitCount != nullptr || query->limitOffset != nullptr)
-		refuse("LIMIT or OFFSET", "The rows beyond the limit would have to be kept, too.",
-			   "A plain view with ORDER BY and LIMIT is fast with an index on the ORDER BY columns.");
+		refuse(
+		    "LIMIT or OFFSET", "The rows beyond the limit would have to be kept, too.",
+		    "A plain view with ORDER BY and LIMIT is fast with an index on the ORDER BY columns.");
 	if (query->sortClause != NIL && query->distinctClause == NIL)
 		refuse("ORDER BY", "A relation has no order.", "Add ORDER BY where the statistic is read.");
 	if (query->distinctClause != NIL)
-		refuse("SELECT DISTINCT", "Rows are kept by GROUP BY.", "Use GROUP BY on the same columns.");
+		refuse("SELECT DISTINCT", "Rows are kept by GROUP BY.",
+		       "Use GROUP BY on the same columns.");
 	if (query->hasWindowFuncs)
-		refuse("a window function", "Its value depends on other rows of the result.", kUsePlainView);
+		refuse("a window function", "Its value depends on other rows of the result.",
+		       kUsePlainView);
 	if (query->hasTargetSRFs)
-		refuse("a set-returning function", "A result row must follow from one group.", kUsePlainView);
+		refuse("a set-returning function", "A result row must follow from one group.",
+		       kUsePlainView);
 	if (query->groupingSets != NIL)
 		refuse("GROUPING SETS, ROLLUP or CUBE", "A statistic keeps one grouping.",
-			   "Keep a statistic per grouping.");
+		       "Keep a statistic per grouping.");
 	if (query->rowMarks != NIL)
 		refuse("FOR UPDATE or FOR SHARE", "A statistic has no rows to lock.", "Leave it out.");
 }
@@ -265,11 +272,11 @@ split_exists(Level *level, Block *block, SubLink *link, bool anti)
 
 	if (level->grouped)
 		refuse("EXISTS together with GROUP BY",
-			   "A row that appears on one side would have to move whole groups of the other.",
-			   "Keep one scalar subquery per group value.");
+		       "A row that appears on one side would have to move whole groups of the other.",
+		       "Keep one scalar subquery per group value.");
 	if (block->exists_part >= 0)
 		refuse("more than one EXISTS in a SELECT", "One is kept per SELECT level.",
-			   "Keep one scalar subquery per condition.");
+		       "Keep one scalar subquery per condition.");
 	refuse_clauses(query);
 	if (query->hasAggs || query->groupClause != NIL || query->havingQual != nullptr)
 		refuse("EXISTS over an aggregate", "EXISTS must ask for rows of a table.", kUsePlainView);
@@ -284,19 +291,19 @@ split_exists(Level *level, Block *block, SubLink *link, bool anti)
 		if (!is_correlated(qual))
 		{
 			block->right_where =
-				lappend(block->right_where, source_expr(qual, varno, "the WHERE of EXISTS"));
+			    lappend(block->right_where, source_expr(qual, varno, "the WHERE of EXISTS"));
 			continue;
 		}
 		if (tie != nullptr)
 			refuse("EXISTS tied to its outer row by more than one condition",
-				   "One equality between a column of each side is kept.", kUsePlainView);
+			       "One equality between a column of each side is kept.", kUsePlainView);
 		tie = qual;
 	}
 
 	auto *op = (OpExpr *) tie;
 	if (tie == nullptr || !IsA(tie, OpExpr) || list_length(op->args) != 2)
 		refuse("EXISTS without an equality to its outer row",
-			   "One equality between a column of each side is kept.", kUsePlainView);
+		       "One equality between a column of each side is kept.", kUsePlainView);
 
 	auto *first = (Node *) linitial(op->args);
 	auto *second = (Node *) lsecond(op->args);
@@ -305,7 +312,7 @@ split_exists(Level *level, Block *block, SubLink *link, bool anti)
 
 	if (is_correlated(inner) || contain_vars_of_level(outer, 0))
 		refuse("EXISTS without an equality to its outer row",
-			   "Each side of the equality must use one table.", kUsePlainView);
+		       "Each side of the equality must use one table.", kUsePlainView);
 
 	outer = (Node *) copyObjectImpl(outer);
 	IncrementVarSublevelsUp(outer, -1, 1);
@@ -314,16 +321,15 @@ split_exists(Level *level, Block *block, SubLink *link, bool anti)
 
 	KeyType key = key_of(block->right_key, "EXISTS on a column");
 	Oid left_type = getBaseType(exprType((Node *) block->left_key));
-	if (op->opno != key.equality || left_type != key.type ||
-		op->inputcollid != key.collation)
+	if (op->opno != key.equality || left_type != key.type || op->inputcollid != key.collation)
 	{
-		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-						errmsg("a statistic cannot contain EXISTS on operator %s between %s and %s",
-							   get_opname(op->opno), format_type_be(left_type),
-							   format_type_be(key.type)),
-						errdetail("Both sides are kept by one key, so they need one type and its "
-								  "own equality."),
-						errhint("Cast one side to the type of the other.")));
+		ereport(ERROR,
+		        (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+		         errmsg("a statistic cannot contain EXISTS on operator %s between %s and %s",
+		                get_opname(op->opno), format_type_be(left_type), format_type_be(key.type)),
+		         errdetail("Both sides are kept by one key, so they need one type and its "
+		                   "own equality."),
+		         errhint("Cast one side to the type of the other.")));
 	}
 
 	Part *part = append(level->definition->parts, level->definition->part_count);
@@ -362,7 +368,7 @@ cell_for(Level *level, CellRole role, Expr *argument, Expr *filter)
 
 	for (int i = 0; i < d->cell_count; ++i)
 		if (d->cells[i].block == level->block && d->cells[i].role == role &&
-			equal(d->cells[i].argument, argument) && equal(d->cells[i].filter, filter))
+		    equal(d->cells[i].argument, argument) && equal(d->cells[i].filter, filter))
 			return i;
 
 	Cell *cell = append(d->cells, d->cell_count);
@@ -378,12 +384,12 @@ derived_for(Level *level, AggregateKind kind, Expr *value, Expr *filter)
 
 	if (d->blocks[level->block].exists_part >= 0)
 		refuse("min, max or count(DISTINCT) together with EXISTS",
-			   "Only counts and sums are kept by join key.",
-			   "Keep the aggregate in a statistic without EXISTS.");
+		       "Only counts and sums are kept by join key.",
+		       "Keep the aggregate in a statistic without EXISTS.");
 
 	for (int i = 0; i < d->part_count && found < 0; ++i)
 		if (d->parts[i].kind == PartKind::kValues && d->parts[i].block == level->block &&
-			equal(d->parts[i].value, value) && equal(d->parts[i].filter, filter))
+		    equal(d->parts[i].value, value) && equal(d->parts[i].filter, filter))
 			found = i;
 
 	if (found < 0)
@@ -418,11 +424,11 @@ derived_for(Level *level, AggregateKind kind, Expr *value, Expr *filter)
 [[noreturn]] static void
 refuse_aggregate(Oid function)
 {
-	ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-					errmsg("a statistic cannot contain the aggregate %s",
-						   format_procedure(function)),
-					errdetail("count, sum, avg, min, max and count(DISTINCT ...) are kept."),
-					errhint("%s", kUsePlainView)));
+	ereport(ERROR,
+	        (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+	         errmsg("a statistic cannot contain the aggregate %s", format_procedure(function)),
+	         errdetail("count, sum, avg, min, max and count(DISTINCT ...) are kept."),
+	         errhint("%s", kUsePlainView)));
 	pg_unreachable();
 }
 
@@ -448,7 +454,7 @@ summand(Expr *argument, Oid function, bool *is_float, bool *has_specials)
 		break;
 	case FLOAT4OID:
 		return (Expr *) makeFuncExpr(F_FLOAT8_FLOAT4, FLOAT8OID, list_make1(argument), InvalidOid,
-									 InvalidOid, COERCE_EXPLICIT_CAST);
+		                             InvalidOid, COERCE_EXPLICIT_CAST);
 	case FLOAT8OID:
 	case NUMERICOID:
 		return argument;
@@ -456,7 +462,7 @@ summand(Expr *argument, Oid function, bool *is_float, bool *has_specials)
 		refuse_aggregate(function);
 	}
 	return (Expr *) makeFuncExpr(cast, NUMERICOID, list_make1(argument), InvalidOid, InvalidOid,
-								 COERCE_EXPLICIT_CAST);
+	                             COERCE_EXPLICIT_CAST);
 }
 
 static void
@@ -468,7 +474,7 @@ check_aggregate_class(Aggref *node)
 		refuse_aggregate(node->aggfnoid);
 	if (node->agglevelsup != 0)
 		refuse("an aggregate of an outer query", "Each SELECT level keeps its own aggregates.",
-			   kUsePlainView);
+		       kUsePlainView);
 }
 
 /* Is min or max of this aggregate the order of the type's btree operator class? */
@@ -492,12 +498,12 @@ build_aggregate(Level *level, Aggref *node, Aggregate *out)
 	Index varno = level->varno;
 	char *name = get_func_name(node->aggfnoid);
 	Expr *filter =
-		node->aggfilter ? source_expr((Node *) node->aggfilter, varno, "FILTER") : nullptr;
+	    node->aggfilter ? source_expr((Node *) node->aggfilter, varno, "FILTER") : nullptr;
 	Expr *argument = nullptr;
 
 	if (list_length(node->args) == 1)
 		argument = source_expr((Node *) linitial_node(TargetEntry, node->args)->expr, varno,
-							   "an aggregate's argument");
+		                       "an aggregate's argument");
 
 	out->block = level->block;
 	out->node = node;
@@ -521,12 +527,12 @@ build_aggregate(Level *level, Aggref *node, Aggregate *out)
 	}
 	else if (distinct)
 		refuse("DISTINCT in an aggregate other than count",
-			   "min and max do not need it; distinct sums are not kept.", kUsePlainView);
+		       "min and max do not need it; distinct sums are not kept.", kUsePlainView);
 	else if (strcmp(name, "count") == 0)
 	{
 		out->kind = AggregateKind::kCount;
-		out->count_cell = cell_for(level, node->aggstar ? CellRole::kRows : CellRole::kNonNull,
-								   argument, filter);
+		out->count_cell =
+		    cell_for(level, node->aggstar ? CellRole::kRows : CellRole::kNonNull, argument, filter);
 	}
 	else if (strcmp(name, "sum") == 0 || strcmp(name, "avg") == 0)
 	{
@@ -577,9 +583,9 @@ is_last_change(Node *node)
 	auto *call = (FuncExpr *) node;
 	char *name = get_func_name(call->funcid);
 	return name != nullptr && strcmp(name, "statistics_last_change") == 0 &&
-		   getExtensionOfObject(ProcedureRelationId, call->funcid) ==
-			   get_extension_oid("cache_ext", true) &&
-		   call->args == NIL; /* defaults are added when a query is planned */
+	       getExtensionOfObject(ProcedureRelationId, call->funcid) ==
+	           get_extension_oid("cache_ext", true) &&
+	       call->args == NIL; /* defaults are added when a query is planned */
 }
 
 /*
@@ -601,13 +607,13 @@ over_raw_row(Node *node, Level *level)
 
 		foreach (cell, level->query->groupClause)
 		{
-			Node *group =
-				get_sortgroupclause_expr(lfirst_node(SortGroupClause, cell), level->query->targetList);
+			Node *group = get_sortgroupclause_expr(lfirst_node(SortGroupClause, cell),
+			                                       level->query->targetList);
 
 			++number;
 			if (equal(node, group))
 				return (Node *) makeVar(1, (AttrNumber) number, exprType(node), exprTypmod(node),
-										exprCollation(node), 0);
+				                        exprCollation(node), 0);
 		}
 	}
 	if (IsA(node, Aggref))
@@ -615,21 +621,21 @@ over_raw_row(Node *node, Level *level)
 		int number = aggregate_for(level, (Aggref *) node);
 
 		return (Node *) makeVar(1, (AttrNumber) (level->definition->group_count + number + 1),
-								exprType(node), exprTypmod(node), exprCollation(node), 0);
+		                        exprType(node), exprTypmod(node), exprCollation(node), 0);
 	}
 	if (IsA(node, Var))
 		refuse("a column that is not grouped",
-			   "A result row must follow from its group and its aggregates.",
-			   "Add the column to GROUP BY.");
+		       "A result row must follow from its group and its aggregates.",
+		       "Add the column to GROUP BY.");
 	if (IsA(node, SubLink))
 	{
 		auto *link = (SubLink *) node;
 
 		if (level->block >= 0 || link->subLinkType != EXPR_SUBLINK)
 			refuse("a subquery here",
-				   "Only [NOT] EXISTS in WHERE and scalar subqueries in a SELECT without FROM are "
-				   "kept.",
-				   kUsePlainView);
+			       "Only [NOT] EXISTS in WHERE and scalar subqueries in a SELECT without FROM are "
+			       "kept.",
+			       kUsePlainView);
 		return (Node *) open_level(level->definition, castNode(Query, link->subselect), false);
 	}
 	return pg::mutate_children<Level>(node, over_raw_row, level);
@@ -652,9 +658,9 @@ result_expr(Node *node, Level *level)
 
 	/* The time of the last change may be shown in the reader's time zone. */
 	if (mentions_last_change(result, nullptr) ? contain_volatile_functions(result)
-											  : contain_mutable_functions(result))
+	                                          : contain_mutable_functions(result))
 		refuse("a function that is not immutable in its select list",
-			   "The relation would change without a change to a row.", kUsePlainView);
+		       "The relation would change without a change to a row.", kUsePlainView);
 	return (Expr *) result;
 }
 
@@ -673,12 +679,12 @@ prepare_groups(Level *level)
 	{
 		auto *clause = lfirst_node(SortGroupClause, cell);
 		Expr *expr = source_expr(get_sortgroupclause_expr(clause, query->targetList), level->varno,
-								 "GROUP BY");
+		                         "GROUP BY");
 
 		d->groups[number] = key_of(expr, "GROUP BY");
 		if (clause->eqop != d->groups[number].equality)
 			refuse("GROUP BY with another equality than the type's own",
-				   "Groups are kept by the type's default operator class.", kUsePlainView);
+			       "Groups are kept by the type's default operator class.", kUsePlainView);
 		d->group_exprs = lappend(d->group_exprs, expr);
 		++number;
 	}
@@ -693,7 +699,7 @@ open_level(Definition *definition, Query *query, bool top)
 	if (query->hasGroupRTE)
 	{
 		query->targetList =
-			(List *) flatten_group_exprs(nullptr, query, (Node *) query->targetList);
+		    (List *) flatten_group_exprs(nullptr, query, (Node *) query->targetList);
 		query->havingQual = flatten_group_exprs(nullptr, query, query->havingQual);
 	}
 #endif
@@ -703,25 +709,25 @@ open_level(Definition *definition, Query *query, bool top)
 	if (query->jointree->fromlist == NIL)
 	{
 		if (!top || query->jointree->quals != nullptr || query->hasAggs || level.grouped ||
-			query->havingQual != nullptr)
+		    query->havingQual != nullptr)
 			refuse("a SELECT without FROM that is not a row of scalar subqueries",
-				   "Each value must be a scalar subquery over one table or a constant.",
-				   kUsePlainView);
+			       "Each value must be a scalar subquery over one table or a constant.",
+			       kUsePlainView);
 	}
 	else
 	{
 		if (!top && level.grouped)
-			refuse("GROUP BY in a scalar subquery", "A scalar subquery has one row.", kUsePlainView);
+			refuse("GROUP BY in a scalar subquery", "A scalar subquery has one row.",
+			       kUsePlainView);
 		if (!top && query->havingQual != nullptr)
 			refuse("HAVING in a scalar subquery", "A scalar subquery has one row.", kUsePlainView);
-		if (is_correlated((Node *) query->jointree) ||
-			is_correlated((Node *) query->targetList))
+		if (is_correlated((Node *) query->jointree) || is_correlated((Node *) query->targetList))
 			refuse("a correlated scalar subquery", "Each subquery must stand on its own.",
-				   kUsePlainView);
+			       kUsePlainView);
 		if (!query->hasAggs && !level.grouped)
 			refuse("rows of a table without an aggregate",
-				   "A statistic keeps counts, sums, averages, extremes and distinct counts.",
-				   kUsePlainView);
+			       "A statistic keeps counts, sums, averages, extremes and distinct counts.",
+			       kUsePlainView);
 
 		Block *block = append(definition->blocks, definition->block_count);
 		level.block = definition->block_count - 1;
@@ -745,7 +751,7 @@ open_level(Definition *definition, Query *query, bool top)
 		{
 			if (!level.grouped || target->ressortgroupref == 0)
 				refuse("a hidden column", "Every column of the query must be in its result.",
-					   kUsePlainView);
+				       kUsePlainView);
 			continue;
 		}
 		Expr *expr = result_expr((Node *) target->expr, &level);
@@ -780,7 +786,8 @@ describe_keys(const KeyType *keys, int count)
 	return desc;
 }
 
-/* Where the time of the last change stands in the raw row, and whether an expression asks for it. */
+/* Where the time of the last change stands in the raw row, and whether an expression asks for it.
+ */
 struct LastChange
 {
 	AttrNumber column;
@@ -836,14 +843,15 @@ finish_output(Definition *d)
 		auto *expr = (Node *) list_nth(d->group_exprs, i);
 
 		TupleDescInitEntry(d->raw_desc, (AttrNumber) (i + 1), psprintf("g%d", i + 1),
-						   exprType(expr), exprTypmod(expr), 0);
+		                   exprType(expr), exprTypmod(expr), 0);
 		TupleDescInitEntryCollation(d->raw_desc, (AttrNumber) (i + 1), exprCollation(expr));
 	}
 	for (int i = 0; i < d->aggregate_count; ++i)
 	{
 		auto number = (AttrNumber) (d->group_count + i + 1);
 
-		TupleDescInitEntry(d->raw_desc, number, psprintf("a%d", i + 1), d->aggregates[i].type, -1, 0);
+		TupleDescInitEntry(d->raw_desc, number, psprintf("a%d", i + 1), d->aggregates[i].type, -1,
+		                   0);
 		TupleDescInitEntryCollation(d->raw_desc, number, d->aggregates[i].node->aggcollid);
 	}
 	TupleDescInitEntry(d->raw_desc, (AttrNumber) columns, "last_change", TIMESTAMPTZOID, -1, 0);
@@ -933,8 +941,8 @@ definition_of(int32 statistic)
 	}
 
 	bool found;
-	auto *entry = static_cast<CachedDefinition *>(
-		hash_search(definitions, &statistic, HASH_ENTER, &found));
+	auto *entry =
+	    static_cast<CachedDefinition *>(hash_search(definitions, &statistic, HASH_ENTER, &found));
 	if (!found)
 		entry->definition = nullptr;
 	if (entry->definition != nullptr && entry->definition->valid)
@@ -946,8 +954,8 @@ definition_of(int32 statistic)
 		return nullptr;
 
 	Relation view = table_open(row.query, AccessShareLock);
-	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "cache_ext definition",
-												  ALLOCSET_SMALL_SIZES);
+	MemoryContext context =
+	    AllocSetContextCreate(CurrentMemoryContext, "cache_ext definition", ALLOCSET_SMALL_SIZES);
 	Definition *definition = analyze(get_view_query(view), context);
 
 	definition->row = row;
@@ -955,7 +963,8 @@ definition_of(int32 statistic)
 	MemoryContextSetParent(context, CacheMemoryContext);
 
 	/* Building it may have processed invalidations that removed nothing of ours: look again. */
-	entry = static_cast<CachedDefinition *>(hash_search(definitions, &statistic, HASH_ENTER, &found));
+	entry =
+	    static_cast<CachedDefinition *>(hash_search(definitions, &statistic, HASH_ENTER, &found));
 	entry->definition = definition;
 	return definition;
 }
@@ -973,8 +982,8 @@ forget_definitions(Oid relation)
 		Definition *definition = entry->definition;
 
 		if (definition != nullptr &&
-			(!OidIsValid(relation) || relation == definition->row.query ||
-			 relation == definition->row.relation || relation == definition->row.state))
+		    (!OidIsValid(relation) || relation == definition->row.query ||
+		     relation == definition->row.relation || relation == definition->row.state))
 			definition->valid = false;
 	}
 }

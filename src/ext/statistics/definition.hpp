@@ -43,10 +43,10 @@ struct KeyType
 
 enum class CellRole : uint8
 {
-	kRows,	   /* rows that pass WHERE and FILTER */
+	kRows,     /* rows that pass WHERE and FILTER */
 	kNonNull,  /* those whose argument is not NULL */
-	kSum,	   /* exact sum of the finite arguments */
-	kNaN,	   /* arguments that are NaN */
+	kSum,      /* exact sum of the finite arguments */
+	kNaN,      /* arguments that are NaN */
 	kPositive, /* that are +Infinity */
 	kNegative, /* that are -Infinity */
 	kMatches   /* rows on the other side of an EXISTS; in parts only */
@@ -65,7 +65,7 @@ struct Cell
 enum class PartKind : uint8
 {
 	kValues, /* (groups, value) -> n */
-	kExists	 /* join key -> cells of the block, matching rows */
+	kExists  /* join key -> cells of the block, matching rows */
 };
 
 struct Part
@@ -104,7 +104,7 @@ struct Aggregate
 {
 	AggregateKind kind;
 	int block;
-	Oid type;	  /* of the result */
+	Oid type;      /* of the result */
 	bool is_float; /* exact sum, correctly rounded at the end */
 	bool has_specials;
 	int count_cell;
@@ -152,9 +152,9 @@ struct Definition
 	Aggregate *aggregates;
 
 	TupleDesc raw_desc; /* groups, aggregates, time of the last change */
-	List *output;		/* Expr over raw_desc, one a result column */
+	List *output;       /* Expr over raw_desc, one a result column */
 	Expr *having;
-	int *output_group;			/* which group a result column is, or -1 */
+	int *output_group;           /* which group a result column is, or -1 */
 	bool *output_is_last_change; /* columns that no recomputation can reproduce */
 
 	/* Column numbers in totals_<id>: groups, cells, derived values. */

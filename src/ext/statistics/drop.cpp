@@ -31,14 +31,14 @@ dropped_relations()
 
 	SPI_connect();
 	if (SPI_execute("SELECT objid FROM pg_catalog.pg_event_trigger_dropped_objects() "
-					"WHERE classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND objsubid = 0",
-					true, 0) != SPI_OK_SELECT)
+	                "WHERE classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND objsubid = 0",
+	                true, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not list dropped objects");
 	for (uint64 i = 0; i < SPI_processed; ++i)
 	{
 		bool null;
-		Oid relation = DatumGetObjectId(
-			SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1, &null));
+		Oid relation =
+		    DatumGetObjectId(SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1, &null));
 		MemoryContext caller = MemoryContextSwitchTo(CurTransactionContext);
 
 		relations = lappend_oid(relations, relation);
@@ -92,10 +92,10 @@ forget_sources(List *dropped)
 		{
 			if (find_source(number, &source) && !list_member_oid(dropped, source.relation))
 				ereport(ERROR,
-						(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
-						 errmsg("cannot drop a partition of \"%s\" while statistics count its rows",
-								get_rel_name(source.relation)),
-						 errhint("Use ALTER TABLE ... DETACH PARTITION first, then drop it.")));
+				        (errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
+				         errmsg("cannot drop a partition of \"%s\" while statistics count its rows",
+				                get_rel_name(source.relation)),
+				         errhint("Use ALTER TABLE ... DETACH PARTITION first, then drop it.")));
 			delete_leaf(relation);
 		}
 		if (find_source_by_relation(relation, &source))

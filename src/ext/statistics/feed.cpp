@@ -72,7 +72,8 @@ struct Feed
 
 /* ---- compiling ---- */
 
-/* Expressions of a definition are over the root's columns; a partition may order its own otherwise. */
+/* Expressions of a definition are over the root's columns; a partition may order its own otherwise.
+ */
 struct Translation
 {
 	Relation relation;
@@ -91,7 +92,7 @@ map_columns(TupleDesc root, TupleDesc leaf)
 		map->attnums[i] = 0;
 		for (int j = 0; !column->attisdropped && j < leaf->natts; ++j)
 			if (!TupleDescAttr(leaf, j)->attisdropped &&
-				strcmp(NameStr(TupleDescAttr(leaf, j)->attname), NameStr(column->attname)) == 0)
+			    strcmp(NameStr(TupleDescAttr(leaf, j)->attname), NameStr(column->attname)) == 0)
 				map->attnums[i] = (AttrNumber) (j + 1);
 	}
 	return map;
@@ -152,8 +153,8 @@ compile_cells(Feed *feed, const Definition *d, const Block &block, const Transla
 		out.role = cell.role;
 		out.is_float = cell.argument != nullptr && exprType((Node *) cell.argument) == FLOAT8OID;
 		out.same_argument = before != nullptr && cell.argument != nullptr &&
-							equal(before->argument, cell.argument) &&
-							equal(before->filter, cell.filter);
+		                    equal(before->argument, cell.argument) &&
+		                    equal(before->filter, cell.filter);
 		out.filter = compile(translation, cell.filter);
 		out.argument = compile(translation, cell.argument);
 	}
@@ -169,8 +170,7 @@ compile_left(Feed *feed, const Definition *d, int number, const Translation *tra
 	feed->where = compile_qual(translation, block.where);
 	feed->group_count = d->group_count;
 	feed->group_types = copy_types(d->groups, d->group_count);
-	feed->groups =
-		static_cast<ExprState **>(palloc(sizeof(ExprState *) * Max(d->group_count, 1)));
+	feed->groups = static_cast<ExprState **>(palloc(sizeof(ExprState *) * Max(d->group_count, 1)));
 	foreach (cell, d->group_exprs)
 		feed->groups[group++] = compile(translation, (Expr *) lfirst(cell));
 
@@ -216,9 +216,8 @@ append_feed(Capture *capture, int32 statistic)
 {
 	Size size = sizeof(Feed) * (capture->feed_count + 1);
 
-	capture->feeds = static_cast<Feed *>(capture->feeds == nullptr
-											 ? palloc(size)
-											 : repalloc(capture->feeds, size));
+	capture->feeds = static_cast<Feed *>(
+	    capture->feeds == nullptr ? palloc(size) : repalloc(capture->feeds, size));
 	Feed *feed = &capture->feeds[capture->feed_count++];
 	*feed = Feed{};
 	feed->statistic = statistic;
@@ -240,7 +239,7 @@ note_used(Bitmapset **used, const Translation *translation, Node *node)
 
 static void
 note_used_by_block(Bitmapset **used, const Translation *translation, const Definition *d,
-				   int number, bool right)
+                   int number, bool right)
 {
 	const Block &block = d->blocks[number];
 
@@ -268,7 +267,7 @@ note_used_by_block(Bitmapset **used, const Translation *translation, const Defin
 
 static void
 compile_statistic(Capture *capture, const Definition *d, const Translation *translation,
-				  Bitmapset **used)
+                  Bitmapset **used)
 {
 	for (int i = 0; i < d->block_count; ++i)
 	{
@@ -293,7 +292,7 @@ keep_used(Capture *capture, const Bitmapset *used)
 	int column = -1;
 
 	capture->used =
-		static_cast<AttrNumber *>(palloc(sizeof(AttrNumber) * Max(bms_num_members(used), 1)));
+	    static_cast<AttrNumber *>(palloc(sizeof(AttrNumber) * Max(bms_num_members(used), 1)));
 	while ((column = bms_next_member(used, column)) >= 0)
 		capture->used[capture->used_count++] = (AttrNumber) column;
 }
@@ -332,7 +331,7 @@ Capture *
 compile_capture(Relation relation, Oid root, int32 statistic)
 {
 	MemoryContext context =
-		AllocSetContextCreate(CurrentMemoryContext, "cache_ext capture", ALLOCSET_SMALL_SIZES);
+	    AllocSetContextCreate(CurrentMemoryContext, "cache_ext capture", ALLOCSET_SMALL_SIZES);
 	MemoryContext caller = MemoryContextSwitchTo(context);
 	auto *capture = static_cast<Capture *>(palloc0(sizeof(Capture)));
 
@@ -376,7 +375,7 @@ exact_numeric(double value)
 	char digits[kExactDecimalSize];
 	exact_decimal(value, digits);
 	return (int64) DirectFunctionCall3(numeric_in, CStringGetDatum(digits),
-									   ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1));
+	                                   ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1));
 }
 
 enum class Summand
@@ -424,7 +423,7 @@ static void
 add_to_sum(const CellFeed &cell, int64 *sum, Datum value, int sign)
 {
 	int64 summand = cell.is_float ? exact_numeric(DatumGetFloat8(value))
-								  : (int64) PointerGetDatum(PG_DETOAST_DATUM_COPY(value));
+	                              : (int64) PointerGetDatum(PG_DETOAST_DATUM_COPY(value));
 	int64 change = sign > 0 ? summand : negate_sum(summand);
 	int64 before = *sum;
 
@@ -512,7 +511,7 @@ add_groups(Capture *capture, const Feed *feed, int bitmap, const GroupValues &gr
 {
 	for (int i = 0; i < feed->group_count; ++i)
 		add_key_value(&capture->key, feed->group_types[i], bitmap, i, groups.values[i],
-					  groups.nulls[i]);
+		              groups.nulls[i]);
 }
 
 static int64 *
@@ -568,8 +567,7 @@ feed_one(Capture *capture, const Feed *feed, Delta *delta, int sign)
 	}
 
 	for (int i = 0; i < feed->group_count; ++i)
-		groups.values[i] =
-			ExecEvalExprSwitchContext(feed->groups[i], econtext, &groups.nulls[i]);
+		groups.values[i] = ExecEvalExprSwitchContext(feed->groups[i], econtext, &groups.nulls[i]);
 
 	if (feed->exists_part >= 0)
 	{
@@ -612,7 +610,7 @@ used_columns_equal(const Capture *capture, TupleTableSlot *old_row, TupleTableSl
 		if (old_null != new_null)
 			return false;
 		if (!old_null &&
-			!datum_image_eq(old_value, new_value, attribute->attbyval, attribute->attlen))
+		    !datum_image_eq(old_value, new_value, attribute->attbyval, attribute->attlen))
 			return false;
 	}
 	return true;
@@ -624,7 +622,7 @@ feed_change(Capture *capture, Delta *delta, TupleTableSlot *old_row, TupleTableS
 	bool counts = capture->feed_count > 0;
 
 	if (counts && old_row != nullptr && new_row != nullptr &&
-		used_columns_equal(capture, old_row, new_row))
+	    used_columns_equal(capture, old_row, new_row))
 		counts = false;
 	if (counts && old_row != nullptr)
 		feed_row(capture, delta, old_row, -1);
@@ -640,7 +638,7 @@ delta_is_zero(Delta *delta)
 	bool zero = true;
 
 	for_each_entry(delta, [&](int32, int, std::string_view, const int64 *cells, size_t count,
-							  const bool *is_sum) {
+	                          const bool *is_sum) {
 		zero = zero && cells_are_zero(cells, is_sum, (int) count);
 	});
 	return zero;

@@ -61,7 +61,7 @@ void feed_change(Capture *capture, Delta *delta, TupleTableSlot *old_row, TupleT
 template <typename AfterRow>
 void
 feed_relation(Capture *capture, Relation relation, Delta *delta, Snapshot snapshot, int sign,
-			  AfterRow &&after_row)
+              AfterRow &&after_row)
 {
 	TupleTableSlot *slot = table_slot_create(relation, nullptr);
 	TableScanDesc scan = table_beginscan(relation, snapshot, 0, nullptr);

@@ -70,7 +70,7 @@ add_counts(int64 left, int64 right)
 
 	if (pg_add_s64_overflow(left, right, &sum))
 		ereport(ERROR, (errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
-						errmsg("count of a statistic out of range")));
+		                errmsg("count of a statistic out of range")));
 	return sum;
 }
 
@@ -83,7 +83,7 @@ add_cells(bool is_sum, int64 left, int64 right)
 /* A row of a part, changed; the state before and after. */
 static void
 upsert_part(Store *store, const Part &part, Snapshot snapshot, const Datum *key, const bool *nulls,
-			const int64 *change, int64 *before, int64 *after)
+            const int64 *change, int64 *before, int64 *after)
 {
 	int columns = part.key_count + part.cell_count;
 	auto *values = static_cast<Datum *>(palloc(sizeof(Datum) * columns));
@@ -93,8 +93,8 @@ upsert_part(Store *store, const Part &part, Snapshot snapshot, const Datum *key,
 	for (int i = 0; i < part.cell_count; ++i)
 	{
 		before[i] = row == nullptr
-						? 0
-						: load_cell(part.cell_is_sum[i], row->tts_values[part.key_count + i]);
+		                ? 0
+		                : load_cell(part.cell_is_sum[i], row->tts_values[part.key_count + i]);
 		after[i] = add_cells(part.cell_is_sum[i], before[i], change[i]);
 	}
 	if (row != nullptr && cells_are_zero(after, part.cell_is_sum, part.cell_count))
@@ -106,7 +106,7 @@ upsert_part(Store *store, const Part &part, Snapshot snapshot, const Datum *key,
 	memcpy(isnull, nulls, sizeof(bool) * part.key_count);
 	for (int i = 0; i < part.cell_count; ++i)
 		store_cell(part.cell_is_sum[i], after[i], &values[part.key_count + i],
-				   &isnull[part.key_count + i]);
+		           &isnull[part.key_count + i]);
 	if (row != nullptr)
 	{
 		ItemPointerData tid = row->tts_tid;
@@ -130,7 +130,7 @@ apply_values(Pending *pending, int number, Snapshot snapshot)
 	const Part &part = d->parts[number];
 	Store *store = open_part(d, number, RowExclusiveLock);
 	MemoryContext scratch =
-		AllocSetContextCreate(CurrentMemoryContext, "cache_ext part row", ALLOCSET_SMALL_SIZES);
+	    AllocSetContextCreate(CurrentMemoryContext, "cache_ext part row", ALLOCSET_SMALL_SIZES);
 	MemoryContext caller = MemoryContextSwitchTo(scratch);
 
 	for_each_key(pending->parts[number], [&](const Datum *key, const bool *nulls, int64 *change) {
@@ -146,8 +146,8 @@ apply_values(Pending *pending, int number, Snapshot snapshot)
 		for (int i = 0; i < d->derived_count; ++i)
 			if (d->derived[i].part == number)
 				totals[d->cell_count + i] += d->derived[i].kind == AggregateKind::kCountDistinct
-												 ? (after > 0) - (before > 0)
-												 : 1;
+				                                 ? (after > 0) - (before > 0)
+				                                 : 1;
 		MemoryContextReset(scratch);
 	});
 	MemoryContextSwitchTo(caller);
@@ -169,7 +169,7 @@ apply_exists(Pending *pending, int number, Snapshot snapshot)
 	auto *before = static_cast<int64 *>(palloc(sizeof(int64) * part.cell_count));
 	auto *after = static_cast<int64 *>(palloc(sizeof(int64) * part.cell_count));
 	MemoryContext scratch =
-		AllocSetContextCreate(CurrentMemoryContext, "cache_ext part row", ALLOCSET_SMALL_SIZES);
+	    AllocSetContextCreate(CurrentMemoryContext, "cache_ext part row", ALLOCSET_SMALL_SIZES);
 	MemoryContext outer = MemoryContextSwitchTo(scratch);
 
 	for_each_key(pending->parts[number], [&](const Datum *key, const bool *nulls, int64 *change) {
@@ -182,7 +182,7 @@ apply_exists(Pending *pending, int number, Snapshot snapshot)
 		int64 *totals = key_cells(pending->totals, nullptr, nullptr, true);
 		for (int i = 0; i < block.cell_count; ++i)
 			totals[block.first_cell + i] =
-				exists_change(block, part, i, before, after, totals[block.first_cell + i]);
+			    exists_change(block, part, i, before, after, totals[block.first_cell + i]);
 		MemoryContextSwitchTo(caller);
 		MemoryContextReset(scratch);
 	});
@@ -193,7 +193,7 @@ apply_exists(Pending *pending, int number, Snapshot snapshot)
 
 int64
 exists_change(const Block &block, const Part &part, int cell, const int64 *before,
-			  const int64 *after, int64 total)
+              const int64 *after, int64 total)
 {
 	bool is_sum = part.cell_is_sum[cell];
 
@@ -215,19 +215,19 @@ exists_counts(const Block &block, int64 matches)
 /* The outermost value of a group that has rows; false when the group has no value. */
 static bool
 outermost(const Definition *d, const Derived &derived, Store *store, Snapshot snapshot,
-		  const Datum *group, const bool *nulls, Datum *value)
+          const Datum *group, const bool *nulls, Datum *value)
 {
 	bool largest = derived.kind == AggregateKind::kMaximum;
 
 	begin_walk(store, snapshot, group, nulls, d->group_count);
 	while (TupleTableSlot *row =
-			   next_row(store, largest ? BackwardScanDirection : ForwardScanDirection))
+	           next_row(store, largest ? BackwardScanDirection : ForwardScanDirection))
 	{
 		CHECK_FOR_INTERRUPTS();
 		if (DatumGetInt64(row->tts_values[d->group_count + 1]) <= 0)
 			continue;
 		*value = datumCopy(row->tts_values[d->group_count], store->keys[d->group_count].by_value,
-						   store->keys[d->group_count].length);
+		                   store->keys[d->group_count].length);
 		return true;
 	}
 	return false;
@@ -245,11 +245,11 @@ apply_totals(Pending *pending, Snapshot snapshot)
 
 	for (int i = 0; i < d->derived_count; ++i)
 		if (d->derived[i].kind != AggregateKind::kCountDistinct &&
-			parts[d->derived[i].part] == nullptr)
+		    parts[d->derived[i].part] == nullptr)
 			parts[d->derived[i].part] = open_part(d, d->derived[i].part, AccessShareLock);
 
 	MemoryContext scratch =
-		AllocSetContextCreate(CurrentMemoryContext, "cache_ext totals row", ALLOCSET_SMALL_SIZES);
+	    AllocSetContextCreate(CurrentMemoryContext, "cache_ext totals row", ALLOCSET_SMALL_SIZES);
 	MemoryContext caller = MemoryContextSwitchTo(scratch);
 	for_each_key(pending->totals, [&](const Datum *group, const bool *nulls, int64 *change) {
 		CHECK_FOR_INTERRUPTS();
@@ -290,7 +290,7 @@ apply_totals(Pending *pending, Snapshot snapshot)
 			}
 			else
 				isnull[column] = !outermost(d, derived, parts[derived.part], snapshot, group, nulls,
-											&values[column]);
+				                            &values[column]);
 		}
 		if (row == nullptr && !(empty && d->group_count > 0))
 			insert_into(store, values, isnull);
@@ -406,12 +406,12 @@ collect_log(Folding *folding, Oid log, Snapshot snapshot)
 	TableScanDesc scan = table_beginscan(relation, snapshot, 0, nullptr);
 
 	while (MemoryContextMemAllocated(folding->context, true) < kMaxCollected &&
-		   table_scan_getnextslot(scan, ForwardScanDirection, slot))
+	       table_scan_getnextslot(scan, ForwardScanDirection, slot))
 	{
 		CHECK_FOR_INTERRUPTS();
 		slot_getallattrs(slot);
 		collect_row(folding, pg::view(DatumGetPointer(slot->tts_values[kLogDelta - 1])),
-					DatumGetTimestampTz(slot->tts_values[kLogAt - 1]));
+		            DatumGetTimestampTz(slot->tts_values[kLogAt - 1]));
 		simple_heap_delete(relation, &slot->tts_tid);
 		++folding->rows;
 	}
@@ -427,7 +427,7 @@ fold_sources(List *sources)
 	Folding folding = {};
 
 	folding.context =
-		AllocSetContextCreate(CurrentMemoryContext, "cache_ext fold", ALLOCSET_DEFAULT_SIZES);
+	    AllocSetContextCreate(CurrentMemoryContext, "cache_ext fold", ALLOCSET_DEFAULT_SIZES);
 
 	CommandCounterIncrement();
 	Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());

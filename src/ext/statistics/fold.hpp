@@ -22,7 +22,7 @@ bool exists_counts(const Block &block, int64 matches);
 
 /* The total of a cell after a join key went from one state (cells, then matches) to another. */
 int64 exists_change(const Block &block, const Part &part, int cell, const int64 *before,
-					const int64 *after, int64 total);
+                    const int64 *after, int64 total);
 
 /* State cells as columns of a row, and back; a sum is copied into the current context. */
 void store_cell(bool is_sum, int64 cell, Datum *value, bool *null);

@@ -37,12 +37,12 @@ definition_of_table(Oid state)
 {
 	StatisticRow row;
 	Definition *definition =
-		find_statistic_by_relation(state, &row) ? definition_of(row.id) : nullptr;
+	    find_statistic_by_relation(state, &row) ? definition_of(row.id) : nullptr;
 
 	if (definition == nullptr)
 		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-						errmsg("\"%s\" belongs to no statistic", get_rel_name(state)),
-						errhint("Create the statistic anew with statistics_create().")));
+		                errmsg("\"%s\" belongs to no statistic", get_rel_name(state)),
+		                errhint("Create the statistic anew with statistics_create().")));
 	return definition;
 }
 
@@ -75,8 +75,8 @@ value_for_group(Expr *clause, Index relid, const Definition *definition, int gro
 		while (IsA(column, RelabelType))
 			column = (Node *) ((RelabelType *) column)->arg;
 		if (!IsA(column, Var) || ((Var *) column)->varno != (int) relid ||
-			((Var *) column)->varattno < 1 ||
-			definition->output_group[((Var *) column)->varattno - 1] != group)
+		    ((Var *) column)->varattno < 1 ||
+		    definition->output_group[((Var *) column)->varattno - 1] != group)
 			continue;
 		if (contain_var_clause(value) || contain_volatile_functions(value))
 			continue;
@@ -98,7 +98,7 @@ leading_keys(RelOptInfo *baserel, const Definition *definition)
 		foreach (cell, baserel->baserestrictinfo)
 		{
 			found = value_for_group(lfirst_node(RestrictInfo, cell)->clause, baserel->relid,
-									definition, group);
+			                        definition, group);
 			if (found != nullptr)
 				break;
 		}
@@ -135,11 +135,11 @@ get_rel_size(PlannerInfo *root, RelOptInfo *baserel, Oid table)
 	plan->keys = leading_keys(baserel, plan->definition);
 	baserel->fdw_private = plan;
 	baserel->tuples = group_estimate(plan->definition);
-	baserel->rows =
-		list_length(plan->keys) == plan->definition->group_count
-			? 1
-			: clamp_row_est(baserel->tuples * clauselist_selectivity(root, baserel->baserestrictinfo,
-																	 0, JOIN_INNER, nullptr));
+	baserel->rows = list_length(plan->keys) == plan->definition->group_count
+	                    ? 1
+	                    : clamp_row_est(baserel->tuples *
+	                                    clauselist_selectivity(root, baserel->baserestrictinfo, 0,
+	                                                           JOIN_INNER, nullptr));
 }
 
 static void
@@ -151,23 +151,23 @@ get_paths(PlannerInfo *root, RelOptInfo *baserel, Oid)
 
 	add_path(baserel, (Path *) create_foreignscan_path(root, baserel, nullptr, baserel->rows,
 #if PG_VERSION_NUM >= 180000
-													   0,
+	                                                   0,
 #endif
-													   kStartupCost, total, NIL, nullptr, nullptr,
+	                                                   kStartupCost, total, NIL, nullptr, nullptr,
 #if PG_VERSION_NUM >= 170000
-													   NIL,
+	                                                   NIL,
 #endif
-													   NIL));
+	                                                   NIL));
 }
 
 static ForeignScan *
 get_plan(PlannerInfo *, RelOptInfo *baserel, Oid, ForeignPath *, List *tlist, List *clauses,
-		 Plan *outer)
+         Plan *outer)
 {
 	auto *plan = static_cast<ScanPlan *>(baserel->fdw_private);
 
 	return make_foreignscan(tlist, extract_actual_clauses(clauses, false), baserel->relid,
-							plan->keys, NIL, NIL, NIL, outer);
+	                        plan->keys, NIL, NIL, NIL, outer);
 }
 
 /* ---- execution ---- */
@@ -191,9 +191,8 @@ begin_scan(ForeignScanState *node, int flags)
 	auto *state = static_cast<StatisticScan *>(palloc0(sizeof(StatisticScan)));
 	state->definition = definition_of_table(RelationGetRelid(node->ss.ss_currentRelation));
 	state->keys = ExecInitExprList(plan->fdw_exprs, (PlanState *) node);
-	state->row = ExecInitExtraTupleSlot(node->ss.ps.state,
-										RelationGetDescr(node->ss.ss_currentRelation),
-										&TTSOpsMinimalTuple);
+	state->row = ExecInitExtraTupleSlot(
+	    node->ss.ps.state, RelationGetDescr(node->ss.ss_currentRelation), &TTSOpsMinimalTuple);
 	node->fdw_state = state;
 }
 
@@ -208,9 +207,8 @@ evaluate_filter(ForeignScanState *node, StatisticScan *state, GroupFilter *filte
 	{
 		int i = filter->count++;
 
-		filter->values[i] =
-			ExecEvalExpr(static_cast<ExprState *>(lfirst(cell)), node->ss.ps.ps_ExprContext,
-						 &filter->nulls[i]);
+		filter->values[i] = ExecEvalExpr(static_cast<ExprState *>(lfirst(cell)),
+		                                 node->ss.ps.ps_ExprContext, &filter->nulls[i]);
 		if (filter->nulls[i])
 			return false;
 	}
@@ -232,7 +230,7 @@ iterate(ForeignScanState *node)
 		if (evaluate_filter(node, state, &filter))
 			pg::guard([&] {
 				read_statistic(state->definition, node->ss.ps.state->es_snapshot, &filter,
-							   state->rows, RelationGetDescr(node->ss.ss_currentRelation));
+				               state->rows, RelationGetDescr(node->ss.ss_currentRelation));
 			});
 		MemoryContextSwitchTo(caller);
 	}

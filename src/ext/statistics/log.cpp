@@ -95,11 +95,11 @@ check_key_size(StringInfo key, int32 statistic)
 	StatisticRow row;
 	char *name = find_statistic(statistic, &row) ? get_rel_name(row.relation) : nullptr;
 	ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-					errmsg("value too long for statistic \"%s\"", name ? name : "?"),
-					errdetail("A group or counted value takes %d bytes, more than the %d that an "
-							  "index holds.",
-							  key->len, kMaxKeyBytes),
-					errhint("Let the statistic use md5() or left() of the value.")));
+	                errmsg("value too long for statistic \"%s\"", name ? name : "?"),
+	                errdetail("A group or counted value takes %d bytes, more than the %d that an "
+	                          "index holds.",
+	                          key->len, kMaxKeyBytes),
+	                errhint("Let the statistic use md5() or left() of the value.")));
 }
 
 static Datum
@@ -183,7 +183,7 @@ decode_cells(Decoder *decoder, const bool *is_sum, int count, int64 *cells)
 		std::string_view bytes = decoder->sized_bytes();
 		if (!bytes.empty())
 			cells[i] = add_sums(cells[i], (int64) PointerGetDatum(cstring_to_text_with_len(
-											  bytes.data(), (int) bytes.size())));
+			                                  bytes.data(), (int) bytes.size())));
 	}
 }
 
@@ -213,7 +213,7 @@ cells_are_zero(const int64 *cells, const bool *is_sum, int count)
 
 static void
 encode_entry(StringInfo out, StringInfo scratch, std::string_view key, const int64 *cells,
-			 size_t count, const bool *is_sum)
+             size_t count, const bool *is_sum)
 {
 	resetStringInfo(scratch);
 	appendBinaryStringInfo(scratch, key.data(), (int) key.size());
@@ -271,7 +271,7 @@ append_to_log(Oid log, Delta *delta)
 	initStringInfo(&scratch);
 	begin_row(&row);
 	for_each_entry(delta, [&](int32, int, std::string_view key, const int64 *cells, size_t count,
-							  const bool *is_sum) {
+	                          const bool *is_sum) {
 		if (cells_are_zero(cells, is_sum, (int) count))
 			return;
 		if (relation == nullptr)

@@ -41,7 +41,7 @@ void begin_key(StringInfo key, int32 statistic, int part);
  */
 void begin_key_values(StringInfo key, int count, int *bitmap);
 void add_key_value(StringInfo key, const KeyType &type, int bitmap, int number, Datum value,
-				   bool null);
+                   bool null);
 
 /* Raises 54000 when a key is too long for the index that will hold it. */
 void check_key_size(StringInfo key, int32 statistic);

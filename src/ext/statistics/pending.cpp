@@ -36,20 +36,20 @@ build_hash(const KeyType *keys, int key_count, TupleDesc desc, MemoryContext con
 	}
 
 	MemoryContext scratch =
-		AllocSetContextCreate(context, "cache_ext key probe", ALLOCSET_SMALL_SIZES);
+	    AllocSetContextCreate(context, "cache_ext key probe", ALLOCSET_SMALL_SIZES);
 #if PG_VERSION_NUM >= 180000
 	return BuildTupleHashTable(nullptr, desc, nullptr, key_count, columns, equality, hashes,
-							   collations, kInitialBuckets, sizeof(int64 *), context, context,
-							   scratch, false);
+	                           collations, kInitialBuckets, sizeof(int64 *), context, context,
+	                           scratch, false);
 #else
 	return BuildTupleHashTableExt(nullptr, desc, key_count, columns, equality, hashes, collations,
-								  kInitialBuckets, 0, context, context, scratch, false);
+	                              kInitialBuckets, 0, context, context, scratch, false);
 #endif
 }
 
 KeyTable *
 make_key_table(const KeyType *keys, int key_count, TupleDesc desc, int cell_count,
-			   MemoryContext context)
+               MemoryContext context)
 {
 	MemoryContext caller = MemoryContextSwitchTo(context);
 	auto *table = static_cast<KeyTable *>(palloc0(sizeof(KeyTable)));
@@ -73,7 +73,7 @@ new_cells(KeyTable *table)
 {
 	++table->entries;
 	return static_cast<int64 *>(
-		MemoryContextAllocZero(table->context, sizeof(int64) * table->cell_count));
+	    MemoryContextAllocZero(table->context, sizeof(int64) * table->cell_count));
 }
 
 int64 *
@@ -93,7 +93,7 @@ key_cells(KeyTable *table, const Datum *values, const bool *nulls, bool create)
 	ExecStoreVirtualTuple(table->probe);
 
 	TupleHashEntry entry =
-		LookupTupleHashEntry(table->table, table->probe, create ? &is_new : nullptr, nullptr);
+	    LookupTupleHashEntry(table->table, table->probe, create ? &is_new : nullptr, nullptr);
 	MemoryContextReset(table->table->tempcxt);
 	if (entry == nullptr)
 		return nullptr;
@@ -119,16 +119,16 @@ make_pending(Definition *definition, MemoryContext context)
 	pending->context = context;
 	pending->last_change = DT_NOBEGIN;
 	pending->totals =
-		make_key_table(definition->groups, definition->group_count, definition->group_desc,
-					   definition->cell_count + definition->derived_count, context);
+	    make_key_table(definition->groups, definition->group_count, definition->group_desc,
+	                   definition->cell_count + definition->derived_count, context);
 	pending->parts =
-		static_cast<KeyTable **>(palloc(sizeof(KeyTable *) * Max(definition->part_count, 1)));
+	    static_cast<KeyTable **>(palloc(sizeof(KeyTable *) * Max(definition->part_count, 1)));
 	for (int i = 0; i < definition->part_count; ++i)
 	{
 		const Part &part = definition->parts[i];
 
 		pending->parts[i] =
-			make_key_table(part.keys, part.key_count, part.key_desc, part.cell_count, context);
+		    make_key_table(part.keys, part.key_count, part.key_desc, part.cell_count, context);
 	}
 	MemoryContextSwitchTo(caller);
 	return pending;
@@ -168,7 +168,7 @@ add_delta(Pending *pending, Delta *delta)
 	MemoryContext caller = MemoryContextSwitchTo(pending->context);
 
 	for_each_entry(delta, [&](int32, int part, std::string_view key, const int64 *change, size_t,
-							  const bool *) {
+	                          const bool *) {
 		Decoder decoder(key.data(), key.size());
 		const bool *is_sum;
 		int count;
@@ -218,7 +218,7 @@ add_log(Pending *pending, Oid log, Snapshot snapshot)
 		CHECK_FOR_INTERRUPTS();
 		slot_getallattrs(slot);
 		add_log_row(pending, pg::view(DatumGetPointer(slot->tts_values[kLogDelta - 1])),
-					DatumGetTimestampTz(slot->tts_values[kLogAt - 1]));
+		            DatumGetTimestampTz(slot->tts_values[kLogAt - 1]));
 	}
 	table_endscan(scan);
 	ExecDropSingleTupleTableSlot(slot);

@@ -33,7 +33,7 @@ struct KeyTable
 };
 
 KeyTable *make_key_table(const KeyType *keys, int key_count, TupleDesc desc, int cell_count,
-						 MemoryContext context);
+                         MemoryContext context);
 
 /* The cells of a key, created as zeros if asked, else nullptr when absent. */
 int64 *key_cells(KeyTable *table, const Datum *values, const bool *nulls, bool create);
@@ -47,7 +47,7 @@ for_each_key(KeyTable *table, Visit &&visit)
 	{
 		if (table->single != nullptr)
 			visit(static_cast<const Datum *>(nullptr), static_cast<const bool *>(nullptr),
-				  table->single);
+			      table->single);
 		return;
 	}
 

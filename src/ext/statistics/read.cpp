@@ -12,20 +12,19 @@
 #include "ext/statistics/fold.hpp"
 #include "ext/statistics/read.hpp"
 #include "ext/statistics/result.hpp"
+#include "ext/statistics/sources.hpp"
 #include "ext/statistics/store.hpp"
 
 extern "C" {
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
-#include "catalog/pg_class.h"
 #include "executor/spi.h"
 #include "optimizer/optimizer.h"
 #include "utils/datum.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
-#include "utils/syscache.h"
 }
 
 namespace cache_ext::statistics {
@@ -90,11 +89,11 @@ is_better(AggregateKind kind, Store *store, int column, Datum candidate, Datum t
 
 static void
 note_value(Reading *r, int number, Extreme **state, AggregateKind kind, Datum value, int64 before,
-		   int64 after)
+           int64 after)
 {
 	if (*state == nullptr)
-		*state = static_cast<Extreme *>(
-			MemoryContextAllocZero(r->pending->context, sizeof(Extreme)));
+		*state =
+		    static_cast<Extreme *>(MemoryContextAllocZero(r->pending->context, sizeof(Extreme)));
 	if (before > 0 && after <= 0)
 		(*state)->removed = true;
 	if (after > 0)
@@ -102,8 +101,7 @@ note_value(Reading *r, int number, Extreme **state, AggregateKind kind, Datum va
 		Store *store = part_store(r, number);
 		int column = r->definition->group_count;
 
-		if (!(*state)->has_candidate ||
-			is_better(kind, store, column, value, (*state)->candidate))
+		if (!(*state)->has_candidate || is_better(kind, store, column, value, (*state)->candidate))
 			(*state)->candidate = value;
 		(*state)->has_candidate = true;
 	}
@@ -140,7 +138,7 @@ resolve_values(Reading *r, int number)
 				totals[i] += (after > 0) - (before > 0);
 			else
 				note_value(r, number, reinterpret_cast<Extreme **>(&totals[i]), derived.kind,
-						   key[d->group_count], before, after);
+				           key[d->group_count], before, after);
 		}
 	});
 }
@@ -167,26 +165,26 @@ resolve_exists(Reading *r, int number)
 
 		for (int i = 0; i < part.cell_count; ++i)
 		{
-			before[i] = row == nullptr ? 0
-									   : load_cell(part.cell_is_sum[i],
-												   row->tts_values[part.key_count + i]);
+			before[i] = row == nullptr
+			                ? 0
+			                : load_cell(part.cell_is_sum[i], row->tts_values[part.key_count + i]);
 			after[i] = add_cells(part.cell_is_sum[i], before[i], change[i]);
 		}
 		for (int i = 0; i < block.cell_count; ++i)
 			totals[block.first_cell + i] =
-				exists_change(block, part, i, before, after, totals[block.first_cell + i]);
+			    exists_change(block, part, i, before, after, totals[block.first_cell + i]);
 	});
 }
 
 /* The outermost value of the table that no pending change mentions. */
 static bool
 outermost_unmentioned(Reading *r, const Derived &derived, const Datum *group, const bool *nulls,
-					  Datum *value)
+                      Datum *value)
 {
 	Definition *d = r->definition;
 	Store *store = part_store(r, derived.part);
-	ScanDirection direction = derived.kind == AggregateKind::kMaximum ? BackwardScanDirection
-																	  : ForwardScanDirection;
+	ScanDirection direction =
+	    derived.kind == AggregateKind::kMaximum ? BackwardScanDirection : ForwardScanDirection;
 
 	begin_walk(store, r->snapshot, group, nulls, d->group_count);
 	while (TupleTableSlot *row = next_row(store, direction))
@@ -196,12 +194,12 @@ outermost_unmentioned(Reading *r, const Derived &derived, const Datum *group, co
 			continue;
 
 		/* Values that pending rows change are candidates already; +1 and -1 change nothing. */
-		const int64 *change = key_cells(r->pending->parts[derived.part], row->tts_values,
-										row->tts_isnull, false);
+		const int64 *change =
+		    key_cells(r->pending->parts[derived.part], row->tts_values, row->tts_isnull, false);
 		if (change != nullptr && *change != 0)
 			continue;
 		*value = datumCopy(row->tts_values[d->group_count], store->keys[d->group_count].by_value,
-						   store->keys[d->group_count].length);
+		                   store->keys[d->group_count].length);
 		return true;
 	}
 	return false;
@@ -209,15 +207,15 @@ outermost_unmentioned(Reading *r, const Derived &derived, const Datum *group, co
 
 static void
 derive_extreme(Reading *r, const Derived &derived, const Extreme *change, const Datum *group,
-			   const bool *nulls, Datum *value, bool *null)
+               const bool *nulls, Datum *value, bool *null)
 {
 	if (change == nullptr)
 		return;
 	if (change->removed)
 		*null = !outermost_unmentioned(r, derived, group, nulls, value);
 	if (change->has_candidate &&
-		(*null || is_better(derived.kind, part_store(r, derived.part), r->definition->group_count,
-							change->candidate, *value)))
+	    (*null || is_better(derived.kind, part_store(r, derived.part), r->definition->group_count,
+	                        change->candidate, *value)))
 	{
 		*value = change->candidate;
 		*null = false;
@@ -249,7 +247,7 @@ emit(Reading *r)
 /* row: the group's row of the totals table or nullptr; change: its pending cells or nullptr. */
 static void
 combine(Reading *r, const Datum *group, const bool *group_nulls, TupleTableSlot *row,
-		const int64 *change)
+        const int64 *change)
 {
 	Definition *d = r->definition;
 	MemoryContext caller = MemoryContextSwitchTo(r->scratch);
@@ -277,13 +275,13 @@ combine(Reading *r, const Datum *group, const bool *group_nulls, TupleTableSlot 
 				int64 count = derived_null[i] ? 0 : DatumGetInt64(derived[i]);
 
 				derived[i] =
-					Int64GetDatum(count + (change == nullptr ? 0 : change[d->cell_count + i]));
+				    Int64GetDatum(count + (change == nullptr ? 0 : change[d->cell_count + i]));
 				derived_null[i] = false;
 			}
 			else if (change != nullptr)
 				derive_extreme(r, d->derived[i],
-							   reinterpret_cast<const Extreme *>(change[d->cell_count + i]), group,
-							   group_nulls, &derived[i], &derived_null[i]);
+				               reinterpret_cast<const Extreme *>(change[d->cell_count + i]), group,
+				               group_nulls, &derived[i], &derived_null[i]);
 		}
 
 		ExecClearTuple(r->raw);
@@ -294,8 +292,8 @@ combine(Reading *r, const Datum *group, const bool *group_nulls, TupleTableSlot 
 		}
 		for (int i = 0; i < d->aggregate_count; ++i)
 			r->raw->tts_values[d->group_count + i] =
-				aggregate_value(d->aggregates[i], cells, derived, derived_null,
-								&r->raw->tts_isnull[d->group_count + i]);
+			    aggregate_value(d->aggregates[i], cells, derived, derived_null,
+			                    &r->raw->tts_isnull[d->group_count + i]);
 		int last = d->group_count + d->aggregate_count;
 		r->raw->tts_values[last] = TimestampTzGetDatum(r->last_change);
 		r->raw->tts_isnull[last] = r->last_change == DT_NOBEGIN;
@@ -315,7 +313,7 @@ read_ungrouped(Reading *r)
 	static Datum no_values[1] = {0};
 
 	combine(r, no_values, no_nulls, find_row(r->totals, r->snapshot, nullptr, nullptr),
-			r->pending->totals->single);
+	        r->pending->totals->single);
 }
 
 /* Marks a pending group as already joined with its row of the totals. */
@@ -325,12 +323,12 @@ read_grouped(Reading *r)
 	Definition *d = r->definition;
 	KeyTable *pending = r->pending->totals;
 	KeyTable *joined =
-		make_key_table(d->groups, d->group_count, d->group_desc, 1, r->pending->context);
+	    make_key_table(d->groups, d->group_count, d->group_desc, 1, r->pending->context);
 	auto visit = [&](TupleTableSlot *row) {
 		CHECK_FOR_INTERRUPTS();
 		int64 *change = pending->entries == 0
-							? nullptr
-							: key_cells(pending, row->tts_values, row->tts_isnull, false);
+		                    ? nullptr
+		                    : key_cells(pending, row->tts_values, row->tts_isnull, false);
 
 		if (change != nullptr)
 			*key_cells(joined, row->tts_values, row->tts_isnull, true) = 1;
@@ -380,23 +378,10 @@ add_logs(Pending *pending, Snapshot snapshot)
 static void
 run_query(Definition *d, Snapshot snapshot, Tuplestorestate *into, TupleDesc desc)
 {
-	Oid user;
-	int security;
-	HeapTuple tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(d->row.query));
-
-	if (!HeapTupleIsValid(tuple))
-		elog(ERROR, "cache lookup failed for relation %u", d->row.query);
-	Oid owner = reinterpret_cast<Form_pg_class>(GETSTRUCT(tuple))->relowner;
-	ReleaseSysCache(tuple);
-
-	GetUserIdAndSecContext(&user, &security);
-	SetUserIdAndSecContext(owner, security | SECURITY_LOCAL_USERID_CHANGE |
-									  SECURITY_RESTRICTED_OPERATION);
 	PushActiveSnapshot(snapshot);
 	SPI_connect();
-	char *name = quote_qualified_identifier(kInternalSchema, get_rel_name(d->row.query));
-	if (SPI_execute(psprintf("SELECT * FROM %s", name), true, 0) != SPI_OK_SELECT)
-		elog(ERROR, "could not run the query of statistic %d", d->row.id);
+	select_as(relation_owner(d->row.query),
+	          psprintf("SELECT * FROM %s", qualified_name(d->row.query)));
 	for (uint64 i = 0; i < SPI_processed; ++i)
 	{
 		auto *values = static_cast<Datum *>(palloc(sizeof(Datum) * desc->natts));
@@ -407,7 +392,6 @@ run_query(Definition *d, Snapshot snapshot, Tuplestorestate *into, TupleDesc des
 	}
 	SPI_finish();
 	PopActiveSnapshot();
-	SetUserIdAndSecContext(user, security);
 }
 
 static void
@@ -420,15 +404,15 @@ prepare_outputs(Reading *r)
 	r->outputs = static_cast<ExprState **>(palloc(sizeof(ExprState *) * r->desc->natts));
 	for (int i = 0; i < r->desc->natts; ++i)
 		r->outputs[i] = ExecInitExpr(
-			expression_planner((Expr *) copyObjectImpl(list_nth(d->output, i))), nullptr);
+		    expression_planner((Expr *) copyObjectImpl(list_nth(d->output, i))), nullptr);
 	if (d->having != nullptr)
-		r->having = ExecInitQual(
-			list_make1(expression_planner((Expr *) copyObjectImpl(d->having))), nullptr);
+		r->having = ExecInitQual(list_make1(expression_planner((Expr *) copyObjectImpl(d->having))),
+		                         nullptr);
 }
 
 void
 read_statistic(Definition *definition, Snapshot snapshot, const GroupFilter *filter,
-			   Tuplestorestate *into, TupleDesc desc)
+               Tuplestorestate *into, TupleDesc desc)
 {
 	ProgressRow progress = read_progress(definition->row.id, snapshot);
 
@@ -438,8 +422,8 @@ read_statistic(Definition *definition, Snapshot snapshot, const GroupFilter *fil
 		return;
 	}
 
-	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "cache_ext reading",
-												  ALLOCSET_DEFAULT_SIZES);
+	MemoryContext context =
+	    AllocSetContextCreate(CurrentMemoryContext, "cache_ext reading", ALLOCSET_DEFAULT_SIZES);
 	MemoryContext caller = MemoryContextSwitchTo(context);
 	Reading reading = {};
 	Reading *r = &reading;
@@ -451,8 +435,7 @@ read_statistic(Definition *definition, Snapshot snapshot, const GroupFilter *fil
 	r->desc = desc;
 	r->scratch = AllocSetContextCreate(context, "cache_ext result row", ALLOCSET_SMALL_SIZES);
 	r->pending = make_pending(definition, context);
-	r->parts =
-		static_cast<Store **>(palloc0(sizeof(Store *) * Max(definition->part_count, 1)));
+	r->parts = static_cast<Store **>(palloc0(sizeof(Store *) * Max(definition->part_count, 1)));
 	prepare_outputs(r);
 
 	add_logs(r->pending, snapshot);
@@ -482,14 +465,14 @@ read_statistic(Definition *definition, Snapshot snapshot, const GroupFilter *fil
 void
 read_pending(Definition *definition, Snapshot snapshot, int64 *rows, TimestampTz *last_change)
 {
-	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "cache_ext pending",
-												  ALLOCSET_DEFAULT_SIZES);
+	MemoryContext context =
+	    AllocSetContextCreate(CurrentMemoryContext, "cache_ext pending", ALLOCSET_DEFAULT_SIZES);
 	Pending *pending = make_pending(definition, context);
 
 	add_logs(pending, snapshot);
 	*rows = pending->rows;
 	*last_change =
-		Max(read_progress(definition->row.id, snapshot).last_change, pending->last_change);
+	    Max(read_progress(definition->row.id, snapshot).last_change, pending->last_change);
 	MemoryContextDelete(context);
 }
 

@@ -29,10 +29,9 @@ struct GroupFilter
  * the query.
  */
 void read_statistic(Definition *definition, Snapshot snapshot, const GroupFilter *filter,
-					Tuplestorestate *into, TupleDesc desc);
+                    Tuplestorestate *into, TupleDesc desc);
 
 /* Partial rows not yet folded, and the time of the newest visible change. */
-void read_pending(Definition *definition, Snapshot snapshot, int64 *rows,
-				  TimestampTz *last_change);
+void read_pending(Definition *definition, Snapshot snapshot, int64 *rows, TimestampTz *last_change);
 
 } /* namespace cache_ext::statistics */

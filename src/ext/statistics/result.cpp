@@ -71,8 +71,13 @@ exact_quotient(Datum sum, int64 count)
 static Datum
 numeric_as_float(Datum value, Oid type)
 {
-	return type == FLOAT4OID ? DirectFunctionCall1(numeric_float4, value)
-							 : DirectFunctionCall1(numeric_float8, value);
+	if (type == FLOAT4OID)
+		return DirectFunctionCall1(numeric_float4, value);
+
+	Datum result = DirectFunctionCall1(numeric_float8_no_overflow, value);
+	if (std::isinf(DatumGetFloat8(result)))
+		float_overflow_error();
+	return result;
 }
 
 static Datum
@@ -114,7 +119,7 @@ average_value(const Aggregate &a, const int64 *cells)
 
 Datum
 aggregate_value(const Aggregate &a, const int64 *cells, const Datum *derived,
-				const bool *derived_null, bool *null)
+                const bool *derived_null, bool *null)
 {
 	*null = false;
 	switch (a.kind)

@@ -17,6 +17,6 @@ namespace cache_ext::statistics {
  * aggregate would overflow.
  */
 Datum aggregate_value(const Aggregate &aggregate, const int64 *cells, const Datum *derived,
-					  const bool *derived_null, bool *null);
+                      const bool *derived_null, bool *null);
 
 } /* namespace cache_ext::statistics */

@@ -33,7 +33,8 @@ extern "C" {
 
 namespace cache_ext::statistics {
 
-/* The names sort before what people usually call their triggers, which then see exact statistics. */
+/* The names sort before what people usually call their triggers, which then see exact statistics.
+ */
 #define TRIGGER_INSERT "0_cache_ext_insert"
 #define TRIGGER_UPDATE "0_cache_ext_update"
 #define TRIGGER_DELETE "0_cache_ext_delete"
@@ -89,6 +90,22 @@ qualified_name(Oid relation)
 	return quote_qualified_identifier(get_namespace_name(get_rel_namespace(relation)), name);
 }
 
+void
+select_as(Oid owner, const char *query)
+{
+	AsOwner internals(internal_owner());
+	SPIPlanPtr plan = SPI_prepare(query, 0, nullptr);
+	internals.restore();
+
+	if (plan == nullptr)
+		elog(ERROR, "could not prepare \"%s\"", query);
+
+	AsOwner acting(owner, SECURITY_RESTRICTED_OPERATION);
+	if (SPI_execute_plan(plan, nullptr, nullptr, true, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not execute \"%s\"", query);
+	acting.restore();
+}
+
 AsOwner::AsOwner(Oid owner, int restrictions)
 {
 	GetUserIdAndSecContext(&user_, &security_);
@@ -123,17 +140,17 @@ create_statement_triggers(Oid relation)
 	if (has_trigger(relation, TRIGGER_INSERT))
 		return;
 	run("CREATE TRIGGER \"" TRIGGER_INSERT "\" AFTER INSERT ON %s "
-		"REFERENCING NEW TABLE AS cache_ext_new "
-		"FOR EACH STATEMENT EXECUTE FUNCTION cache_ext_internal.capture_statement()",
-		name);
+	    "REFERENCING NEW TABLE AS cache_ext_new "
+	    "FOR EACH STATEMENT EXECUTE FUNCTION cache_ext_internal.capture_statement()",
+	    name);
 	run("CREATE TRIGGER \"" TRIGGER_UPDATE "\" AFTER UPDATE ON %s "
-		"REFERENCING OLD TABLE AS cache_ext_old NEW TABLE AS cache_ext_new "
-		"FOR EACH STATEMENT EXECUTE FUNCTION cache_ext_internal.capture_statement()",
-		name);
+	    "REFERENCING OLD TABLE AS cache_ext_old NEW TABLE AS cache_ext_new "
+	    "FOR EACH STATEMENT EXECUTE FUNCTION cache_ext_internal.capture_statement()",
+	    name);
 	run("CREATE TRIGGER \"" TRIGGER_DELETE "\" AFTER DELETE ON %s "
-		"REFERENCING OLD TABLE AS cache_ext_old "
-		"FOR EACH STATEMENT EXECUTE FUNCTION cache_ext_internal.capture_statement()",
-		name);
+	    "REFERENCING OLD TABLE AS cache_ext_old "
+	    "FOR EACH STATEMENT EXECUTE FUNCTION cache_ext_internal.capture_statement()",
+	    name);
 }
 
 static void
@@ -144,8 +161,8 @@ create_leaf_triggers(Oid relation)
 	if (has_trigger(relation, TRIGGER_TRUNCATE))
 		return;
 	run("CREATE TRIGGER \"" TRIGGER_TRUNCATE "\" BEFORE TRUNCATE ON %s "
-		"FOR EACH STATEMENT EXECUTE FUNCTION cache_ext_internal.capture_truncate()",
-		name);
+	    "FOR EACH STATEMENT EXECUTE FUNCTION cache_ext_internal.capture_truncate()",
+	    name);
 	run("ALTER TABLE %s ENABLE ALWAYS TRIGGER \"" TRIGGER_TRUNCATE "\"", name);
 }
 
@@ -157,8 +174,8 @@ create_replica_trigger(Oid root)
 	if (has_trigger(root, TRIGGER_REPLICA))
 		return;
 	run("CREATE TRIGGER \"" TRIGGER_REPLICA "\" AFTER INSERT OR UPDATE OR DELETE ON %s "
-		"FOR EACH ROW EXECUTE FUNCTION cache_ext_internal.capture_row()",
-		name);
+	    "FOR EACH ROW EXECUTE FUNCTION cache_ext_internal.capture_row()",
+	    name);
 	run("ALTER TABLE %s ENABLE REPLICA TRIGGER \"" TRIGGER_REPLICA "\"", name);
 }
 
@@ -166,7 +183,7 @@ static void
 drop_triggers(Oid relation, bool is_root)
 {
 	static const char *const own[] = {TRIGGER_INSERT, TRIGGER_UPDATE, TRIGGER_DELETE,
-									  TRIGGER_TRUNCATE};
+	                                  TRIGGER_TRUNCATE};
 	char *name = qualified_name(relation);
 
 	for (const char *trigger : own)
@@ -193,7 +210,7 @@ fires(Oid relation, const char *trigger, char mode)
 
 	for (int i = 0; triggers != nullptr && i < triggers->numtriggers; ++i)
 		found = found || (strcmp(triggers->triggers[i].tgname, trigger) == 0 &&
-						  triggers->triggers[i].tgenabled == mode);
+		                  triggers->triggers[i].tgenabled == mode);
 	table_close(table, NoLock);
 	return found;
 }
@@ -214,14 +231,13 @@ trigger_trouble(Oid source)
 			trouble = TRIGGER_UPDATE;
 		else if (!fires(member, TRIGGER_DELETE, TRIGGER_FIRES_ON_ORIGIN))
 			trouble = TRIGGER_DELETE;
-		else if (!is_partitioned(member) &&
-				 !fires(member, TRIGGER_TRUNCATE, TRIGGER_FIRES_ALWAYS))
+		else if (!is_partitioned(member) && !fires(member, TRIGGER_TRUNCATE, TRIGGER_FIRES_ALWAYS))
 			trouble = TRIGGER_TRUNCATE;
 		else if (!fires(member, TRIGGER_REPLICA, TRIGGER_FIRES_ON_REPLICA))
 			trouble = TRIGGER_REPLICA;
 		if (trouble != nullptr)
 			return psprintf("trigger \"%s\" of table %s is missing, disabled or in another mode",
-							trouble, qualified_name(member));
+			                trouble, qualified_name(member));
 	}
 	return nullptr;
 }
@@ -235,7 +251,7 @@ check_privilege(Oid relation)
 
 	if (result != ACLCHECK_OK)
 		aclcheck_error(result, get_relkind_objtype(get_rel_relkind(relation)),
-					   get_rel_name(relation));
+		               get_rel_name(relation));
 }
 
 static Oid
@@ -245,12 +261,12 @@ create_log(int32 id)
 
 	snprintf(name, sizeof(name), "log_%d", id);
 	run("CREATE TABLE cache_ext_internal.%s (at timestamptz NOT NULL, delta bytea NOT NULL) "
-		"WITH (autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_scale_factor = 0)",
-		name);
+	    "WITH (autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_scale_factor = 0)",
+	    name);
 	run("ALTER TABLE cache_ext_internal.%s ALTER delta SET STORAGE PLAIN, REPLICA IDENTITY FULL",
-		name);
+	    name);
 	run("COMMENT ON TABLE cache_ext_internal.%s IS 'partial rows of a source, not yet folded'",
-		name);
+	    name);
 	return internal_relation(name);
 }
 
@@ -293,7 +309,7 @@ has_watches(Oid relation)
 
 	SPI_connect();
 	if (SPI_execute(psprintf("SELECT FROM cache_ext_internal.watch WHERE relation = %u", relation),
-					false, 1) != SPI_OK_SELECT)
+	                false, 1) != SPI_OK_SELECT)
 		elog(ERROR, "could not read watches");
 	found = SPI_processed > 0;
 	SPI_finish();
@@ -312,8 +328,7 @@ release_source(Oid relation)
 	SourceRow source;
 	ListCell *cell;
 
-	if (!find_source_by_relation(relation, &source) ||
-		statistics_of_source(source.id) != NIL)
+	if (!find_source_by_relation(relation, &source) || statistics_of_source(source.id) != NIL)
 		return;
 
 	AsOwner owner(internal_owner());
@@ -374,21 +389,21 @@ static void
 refuse_inheritance(const SourceRow &source)
 {
 	if (!is_partitioned(source.relation) &&
-		find_inheritance_children(source.relation, NoLock) != NIL)
+	    find_inheritance_children(source.relation, NoLock) != NIL)
 		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-						errmsg("table \"%s\" cannot have inheritance children",
-							   get_rel_name(source.relation)),
-						errdetail("A statistic or watch reads it, and changes to a child fire no "
-								  "trigger of the parent."),
-						errhint("Use partitioning, or drop the statistics and watches first.")));
+		                errmsg("table \"%s\" cannot have inheritance children",
+		                       get_rel_name(source.relation)),
+		                errdetail("A statistic or watch reads it, and changes to a child fire no "
+		                          "trigger of the parent."),
+		                errhint("Use partitioning, or drop the statistics and watches first.")));
 	if (get_rel_relispartition(source.relation))
-		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-						errmsg("table \"%s\" cannot become a partition",
-							   get_rel_name(source.relation)),
-						errdetail("A statistic or watch reads it, and rows that reach it through "
-								  "a parent would not be seen."),
-						errhint("Drop the statistics and watches first, and create them on the "
-								"partitioned table.")));
+		ereport(ERROR,
+		        (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+		         errmsg("table \"%s\" cannot become a partition", get_rel_name(source.relation)),
+		         errdetail("A statistic or watch reads it, and rows that reach it through "
+		                   "a parent would not be seen."),
+		         errhint("Drop the statistics and watches first, and create them on the "
+		                 "partitioned table.")));
 }
 
 static void
@@ -447,20 +462,19 @@ refuse_concurrent_detach(AlterTableStmt *statement)
 		SourceRow source;
 
 		if (command->subtype != AT_DetachPartition ||
-			!castNode(PartitionCmd, command->def)->concurrent)
+		    !castNode(PartitionCmd, command->def)->concurrent)
 			continue;
 
 		Oid relation = RangeVarGetRelid(statement->relation, NoLock, true);
-		Oid root = get_rel_relispartition(relation)
-					   ? llast_oid(get_partition_ancestors(relation))
-					   : relation;
+		Oid root = get_rel_relispartition(relation) ? llast_oid(get_partition_ancestors(relation))
+		                                            : relation;
 		if (find_source_by_relation(root, &source))
 			ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-							errmsg("cannot detach a partition of \"%s\" concurrently",
-								   get_rel_name(relation)),
-							errdetail("Statistics or watches read the table, and could not follow "
-									  "in the same transaction."),
-							errhint("Use DETACH PARTITION without CONCURRENTLY.")));
+			                errmsg("cannot detach a partition of \"%s\" concurrently",
+			                       get_rel_name(relation)),
+			                errdetail("Statistics or watches read the table, and could not follow "
+			                          "in the same transaction."),
+			                errhint("Use DETACH PARTITION without CONCURRENTLY.")));
 	}
 }
 
@@ -475,8 +489,7 @@ cache_ext_before_alter(PG_FUNCTION_ARGS)
 	auto *event = reinterpret_cast<EventTriggerData *>(fcinfo->context);
 
 	pg::guard([&] {
-		if (IsA(event->parsetree, AlterTableStmt) &&
-			OidIsValid(internal_relation("source", true)))
+		if (IsA(event->parsetree, AlterTableStmt) && OidIsValid(internal_relation("source", true)))
 			refuse_concurrent_detach((AlterTableStmt *) event->parsetree);
 	});
 	PG_RETURN_POINTER(nullptr);

@@ -14,6 +14,13 @@ namespace cache_ext::statistics {
 /* Runs a command through SPI; identifiers in it are already quoted. */
 void run(const char *format, ...) pg_attribute_printf(1, 2);
 
+/*
+ * Runs a read-only query that may name internals, under the active snapshot,
+ * with the rights of a statistic's owner: names are looked up as the owner of
+ * the internals, everything else happens as that role.  SPI must be connected.
+ */
+void select_as(Oid owner, const char *query);
+
 /* Schema and name, quoted. */
 char *qualified_name(Oid relation);
 

@@ -44,8 +44,8 @@ open_store(const char *name, const KeyType *keys, int key_count, LOCKMODE lock)
 
 		if (list_length(indexes) != 1)
 			ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT),
-							errmsg("index of \"%s.%s\" is missing", kInternalSchema, name),
-							errhint("Drop and create the statistic anew.")));
+			                errmsg("index of \"%s.%s\" is missing", kInternalSchema, name),
+			                errhint("Drop and create the statistic anew.")));
 		store->index = index_open(linitial_oid(indexes), lock);
 		list_free(indexes);
 	}
@@ -102,15 +102,15 @@ begin_walk(Store *store, Snapshot snapshot, const Datum *values, const bool *nul
 	{
 		if (nulls[i])
 			ScanKeyEntryInitialize(&keys[i], SK_ISNULL | SK_SEARCHNULL, (AttrNumber) (i + 1),
-								   InvalidStrategy, InvalidOid, InvalidOid, InvalidOid, (Datum) 0);
+			                       InvalidStrategy, InvalidOid, InvalidOid, InvalidOid, (Datum) 0);
 		else
 			ScanKeyEntryInitializeWithInfo(&keys[i], 0, (AttrNumber) (i + 1), BTEqualStrategyNumber,
-										   InvalidOid, store->keys[i].collation,
-										   &store->equality[i], values[i]);
+			                               InvalidOid, store->keys[i].collation,
+			                               &store->equality[i], values[i]);
 	}
 
 	if (store->scan != nullptr &&
-		(store->scan->xs_snapshot != snapshot || store->scan->numberOfKeys != count))
+	    (store->scan->xs_snapshot != snapshot || store->scan->numberOfKeys != count))
 		end_walk(store);
 	if (store->scan == nullptr)
 	{
@@ -165,15 +165,15 @@ find_row(Store *store, Snapshot snapshot, const Datum *values, const bool *nulls
 bool
 same_value(Store *store, int column, Datum left, Datum right)
 {
-	return DatumGetBool(FunctionCall2Coll(&store->equality[column], store->keys[column].collation,
-										  left, right));
+	return DatumGetBool(
+	    FunctionCall2Coll(&store->equality[column], store->keys[column].collation, left, right));
 }
 
 int
 compare_values(Store *store, int column, Datum left, Datum right)
 {
-	return DatumGetInt32(FunctionCall2Coll(&store->order[column], store->keys[column].collation,
-										   left, right));
+	return DatumGetInt32(
+	    FunctionCall2Coll(&store->order[column], store->keys[column].collation, left, right));
 }
 
 static CatalogIndexState

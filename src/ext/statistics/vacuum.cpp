@@ -53,9 +53,9 @@ churned_tables(MemoryContext context)
 
 	if (!OidIsValid(internal_relation("progress", true)))
 		return NIL;
-	relations = list_make4_oid(
-		internal_relation("progress"), internal_relation("outbox", true),
-		internal_relation("retained", true), internal_relation("delivery", true));
+	relations =
+	    list_make4_oid(internal_relation("progress"), internal_relation("outbox", true),
+	                   internal_relation("retained", true), internal_relation("delivery", true));
 	foreach (cell, all_sources())
 		relations = lappend_oid(relations, static_cast<SourceRow *>(lfirst(cell))->log);
 	foreach (cell, all_statistics())
@@ -69,7 +69,7 @@ churned_tables(MemoryContext context)
 	MemoryContext caller = MemoryContextSwitchTo(context);
 	foreach (cell, relations)
 		if (OidIsValid(lfirst_oid(cell)) && dead_rows(lfirst_oid(cell)) > kDeadRows &&
-			get_rel_name(lfirst_oid(cell)) != nullptr)
+		    get_rel_name(lfirst_oid(cell)) != nullptr)
 			names = lappend(names, get_rel_name(lfirst_oid(cell)));
 	MemoryContextSwitchTo(caller);
 	return names;
@@ -87,7 +87,8 @@ vacuum_table(const char *name)
 	VacuumStmt *statement = makeNode(VacuumStmt);
 	RangeVar *table = makeRangeVar(pstrdup(kInternalSchema), pstrdup(name), -1);
 
-	/* Truncation would take a lock that stops writers; a table that waits is left for the next time. */
+	/* Truncation would take a lock that stops writers; a table that waits is left for the next
+	 * time. */
 	statement->options = list_make2(option("truncate", "off"), option("skip_locked", "on"));
 	statement->is_vacuumcmd = true;
 	statement->rels = list_make1(makeVacuumRelation(table, InvalidOid, NIL));
@@ -105,7 +106,7 @@ vacuum_churned()
 {
 	pg::guard([] {
 		MemoryContext context =
-			AllocSetContextCreate(TopMemoryContext, "cache_ext vacuum", ALLOCSET_DEFAULT_SIZES);
+		    AllocSetContextCreate(TopMemoryContext, "cache_ext vacuum", ALLOCSET_DEFAULT_SIZES);
 		MemoryContext portal = PortalContext;
 		ListCell *cell;
 

@@ -1,0 +1,237 @@
+-- Every way to change a table counts, on plain and on partitioned tables.
+\set VERBOSITY terse
+CREATE TABLE owner (id integer PRIMARY KEY, name text);
+CREATE TABLE thing (
+    id integer PRIMARY KEY,
+    owner_id integer REFERENCES owner ON DELETE SET NULL ON UPDATE CASCADE,
+    kind text,
+    weight numeric,
+    parent_id integer REFERENCES thing ON DELETE CASCADE
+);
+CREATE TABLE tag (thing_id integer REFERENCES thing ON DELETE CASCADE, label text);
+SELECT statistics_create('by_owner', $$
+    SELECT owner_id, count(*) AS things, sum(weight) AS weight, max(weight) AS heaviest,
+        count(DISTINCT kind) AS kinds FROM thing WHERE kind <> 'ghost' GROUP BY owner_id $$);
+SELECT statistics_create('overview', $$
+    SELECT (SELECT count(*) FROM thing) AS things, (SELECT count(*) FROM owner) AS owners,
+        (SELECT count(*) FROM thing t WHERE NOT EXISTS (SELECT FROM tag WHERE thing_id = t.id)) AS untagged,
+        (SELECT min(label) FROM tag) AS first_label $$);
+
+CREATE FUNCTION exact(step text) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+    found text;
+BEGIN
+    SELECT string_agg(v::text, ' ') INTO found
+    FROM unnest('{by_owner,overview}'::regclass[]) s, LATERAL statistics_verify(s) v;
+    RETURN step || coalesce(' WRONG ' || found, ' exact');
+END $$;
+
+INSERT INTO owner VALUES (1, 'a'), (2, 'b'), (3, 'c');
+INSERT INTO thing SELECT i, 1 + i % 3, 'k' || i % 4, i * 0.5, NULL FROM generate_series(1, 30) i;
+INSERT INTO thing VALUES (31, NULL, 'ghost', 1000, 1), (32, 1, NULL, NULL, 31);
+INSERT INTO tag SELECT i % 20 + 1, 'l' || i FROM generate_series(1, 40) i;
+SELECT exact('INSERT');
+COPY thing FROM STDIN;
+40	1	k1	7.5	\N
+41	2	ghost	8.5	40
+\.
+SELECT exact('COPY');
+COPY thing FROM STDIN;
+50	1	k1	7.5	\N
+51	nonsense	k1	7.5	\N
+\.
+SELECT exact('failed COPY');
+UPDATE thing SET kind = 'ghost' WHERE id % 7 = 0;
+UPDATE thing SET kind = 'k0' WHERE id = 31;
+SELECT exact('UPDATE in and out of the filter');
+UPDATE thing SET owner_id = 1 + (id + 1) % 3, weight = weight + 1;
+SELECT exact('UPDATE between groups');
+UPDATE thing t SET weight = o.id FROM owner o WHERE o.id = t.owner_id AND t.id < 9;
+SELECT exact('UPDATE FROM');
+INSERT INTO thing VALUES (1, 2, 'new', 1), (60, 2, 'new', 1) ON CONFLICT DO NOTHING;
+INSERT INTO thing VALUES (1, 2, 'new', 1), (61, 2, 'new', 1)
+    ON CONFLICT (id) DO UPDATE SET kind = excluded.kind, owner_id = excluded.owner_id;
+INSERT INTO thing VALUES (1, 3, 'no', 9) ON CONFLICT (id) DO UPDATE SET kind = 'no' WHERE false;
+SELECT exact('ON CONFLICT');
+MERGE INTO thing t USING (VALUES (1, 'x'), (2, 'gone'), (70, 'y')) AS s (id, kind) ON s.id = t.id
+    WHEN MATCHED AND s.kind = 'gone' THEN DELETE
+    WHEN MATCHED THEN UPDATE SET kind = s.kind
+    WHEN NOT MATCHED THEN INSERT VALUES (s.id, 3, s.kind, 2);
+SELECT exact('MERGE');
+UPDATE owner SET id = 33 WHERE id = 3;
+DELETE FROM owner WHERE id = 2;
+SELECT exact('ON UPDATE CASCADE and ON DELETE SET NULL');
+DELETE FROM thing WHERE id = 40;
+SELECT exact('self-referencing cascade');
+WITH gone AS (DELETE FROM tag WHERE label < 'l2' RETURNING thing_id),
+    moved AS (UPDATE thing SET weight = -1 WHERE id IN (SELECT thing_id FROM gone) RETURNING id)
+INSERT INTO tag SELECT id, 'moved' FROM moved;
+SELECT exact('data-modifying CTE');
+BEGIN;
+DECLARE c CURSOR FOR SELECT * FROM thing WHERE id < 12 FOR UPDATE;
+MOVE 2 IN c;
+DELETE FROM thing WHERE CURRENT OF c;
+MOVE 1 IN c;
+UPDATE thing SET weight = NULL WHERE CURRENT OF c;
+COMMIT;
+SELECT exact('WHERE CURRENT OF');
+
+-- a cursor keeps showing what its snapshot saw
+BEGIN;
+DECLARE before CURSOR FOR SELECT things FROM overview;
+DELETE FROM thing WHERE id > 25;
+SELECT things FROM overview;
+SELECT statistics_fold() >= 0 AS folded;
+FETCH before;
+ROLLBACK;
+SELECT exact('ROLLBACK');
+
+BEGIN;
+INSERT INTO thing VALUES (100, 1, 'k1', 1);
+SAVEPOINT a;
+INSERT INTO thing VALUES (101, 1, 'k1', 1);
+SAVEPOINT b;
+DELETE FROM thing WHERE id < 5;
+SELECT exact('inside savepoints');
+ROLLBACK TO b;
+RELEASE a;
+SELECT exact('ROLLBACK TO');
+COMMIT;
+SELECT exact('savepoints');
+DO $$
+BEGIN
+    FOR i IN 200..300 LOOP
+        BEGIN
+            INSERT INTO thing VALUES (i, 1, 'k' || i % 3, i);
+            IF i % 2 = 0 THEN
+                RAISE division_by_zero;
+            END IF;
+        EXCEPTION WHEN division_by_zero THEN
+            NULL;
+        END;
+    END LOOP;
+END $$;
+SELECT exact('a hundred subtransactions');
+
+-- a trigger of the user's that changes further rows, and one that reads the statistic
+CREATE FUNCTION more() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    UPDATE thing SET weight = weight + 1 WHERE id = NEW.id AND weight < 3;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER more AFTER INSERT OR UPDATE ON thing FOR EACH ROW EXECUTE FUNCTION more();
+INSERT INTO thing VALUES (400, 1, 'k9', 1), (401, 33, 'k9', 0);
+UPDATE thing SET weight = 0 WHERE id BETWEEN 400 AND 410;
+SELECT exact('user triggers');
+DROP TRIGGER more ON thing;
+CREATE FUNCTION tell() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE INFO '% things', (SELECT things FROM overview) - (SELECT count(*) FROM thing);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER tell AFTER INSERT ON thing FOR EACH STATEMENT EXECUTE FUNCTION tell();
+INSERT INTO thing VALUES (402, 1, 'k9', 1);
+DROP TRIGGER tell ON thing;
+
+TRUNCATE tag;
+SELECT exact('TRUNCATE');
+BEGIN;
+INSERT INTO tag VALUES (5, 'x');
+TRUNCATE owner CASCADE;
+SELECT exact('TRUNCATE CASCADE');
+INSERT INTO owner VALUES (1, 'again');
+INSERT INTO thing VALUES (1, 1, 'k', 1);
+SELECT exact('INSERT after TRUNCATE');
+SAVEPOINT s;
+TRUNCATE thing, tag RESTART IDENTITY;
+SELECT exact('TRUNCATE of several');
+ROLLBACK TO s;
+SELECT exact('TRUNCATE rolled back to a savepoint');
+ROLLBACK;
+SELECT exact('TRUNCATE rolled back');
+
+SET session_replication_role = replica;
+INSERT INTO thing VALUES (500, 1, 'k5', 5), (501, NULL, 'k6', 6);
+UPDATE thing SET weight = 50, kind = NULL WHERE id = 500;
+DELETE FROM thing WHERE id = 501;
+INSERT INTO tag VALUES (500, 'r');
+RESET session_replication_role;
+SELECT exact('session_replication_role = replica');
+SELECT statistics_fold() >= 0 AS folded;
+SELECT exact('fold');
+ALTER TABLE thing DISABLE TRIGGER "0_cache_ext_insert";
+SELECT relation, state, detail FROM statistics_status ORDER BY 1::text;
+ALTER TABLE thing ENABLE TRIGGER USER;
+SELECT relation, state FROM statistics_status ORDER BY 1::text;
+ALTER TABLE thing ENABLE REPLICA TRIGGER "0_cache_ext_replica", ENABLE ALWAYS TRIGGER "0_cache_ext_truncate";
+SELECT relation, state FROM statistics_status ORDER BY 1::text;
+SELECT statistics_drop('by_owner'), statistics_drop('overview');
+DROP FUNCTION exact;
+
+-- partitions: through the root, to a leaf, across, attached, detached
+CREATE TABLE part (id integer, region integer, size double precision, name text) PARTITION BY LIST (region);
+CREATE TABLE part_1 PARTITION OF part FOR VALUES IN (1);
+CREATE TABLE part_2 (name text, dropped integer, size double precision, region integer, id integer);
+ALTER TABLE part_2 DROP COLUMN dropped;
+INSERT INTO part_2 VALUES ('before', 1.5, 2, 1);
+ALTER TABLE part ATTACH PARTITION part_2 FOR VALUES IN (2);
+CREATE TABLE part_3 PARTITION OF part FOR VALUES IN (3, 4) PARTITION BY LIST (region);
+CREATE TABLE part_33 PARTITION OF part_3 FOR VALUES IN (3);
+SELECT statistics_create('regions', $$
+    SELECT region, count(*) AS n, sum(size) AS size, max(size) AS largest, min(name) AS first,
+        count(DISTINCT name) AS names FROM part GROUP BY region $$);
+CREATE FUNCTION exact(step text) RETURNS text LANGUAGE sql AS $$
+    SELECT step || coalesce(' WRONG ' || string_agg(v::text, ' '), ' exact') FROM statistics_verify('regions') v $$;
+INSERT INTO part SELECT i, 1 + i % 3, i * 0.5, 's' || i % 4 FROM generate_series(1, 30) i;
+SELECT exact('INSERT through the root');
+INSERT INTO part_2 SELECT 's', i, 2, i FROM generate_series(1, 5) i;
+INSERT INTO part_3 VALUES (99, 3, NULL, NULL);
+SELECT exact('INSERT below the root');
+UPDATE part SET region = 1 + region % 3;
+SELECT exact('row movement');
+UPDATE part_2 SET size = size + 1;
+DELETE FROM part_33 WHERE id < 5;
+SELECT exact('UPDATE and DELETE of a leaf');
+CREATE TABLE part_34 PARTITION OF part_3 FOR VALUES IN (4);
+INSERT INTO part VALUES (1, 4, 4, 'x');
+INSERT INTO part_34 VALUES (2, 4, 5, 'y');
+SELECT exact('a new partition');
+TRUNCATE part_2;
+SELECT exact('TRUNCATE of a leaf');
+ALTER TABLE part DETACH PARTITION part_1;
+INSERT INTO part_1 VALUES (1, 1, 1, 'z');
+SELECT exact('DETACH');
+ALTER TABLE part ATTACH PARTITION part_1 FOR VALUES IN (1);
+INSERT INTO part_1 VALUES (1, 1, 1, 'z');
+SELECT exact('ATTACH');
+ALTER TABLE part DETACH PARTITION part_3;
+SELECT exact('DETACH of a subtree');
+ALTER TABLE part ATTACH PARTITION part_3 FOR VALUES IN (3, 4);
+SELECT exact('ATTACH of a subtree');
+DROP TABLE part_1;
+BEGIN;
+ALTER TABLE part DETACH PARTITION part_1;
+DROP TABLE part_1;
+SELECT exact('DETACH and DROP');
+ROLLBACK;
+SELECT exact('the same rolled back');
+ALTER TABLE part DETACH PARTITION part_1 CONCURRENTLY;
+SET session_replication_role = replica;
+INSERT INTO part VALUES (7, 2, 7, 'r'), (8, 1, 8, 'r');
+UPDATE part SET region = 3 WHERE id = 8;
+DELETE FROM part_2 WHERE id = 7;
+TRUNCATE part_1;
+RESET session_replication_role;
+SELECT exact('replicated changes');
+BEGIN;
+INSERT INTO part SELECT i, 1 + i % 3, i, 't' FROM generate_series(1, 30) i;
+TRUNCATE part;
+INSERT INTO part VALUES (1, 1, 1, 'a');
+SELECT exact('TRUNCATE of the root');
+COMMIT;
+SELECT statistics_refresh('regions');
+SELECT * FROM regions;
+SELECT exact('refresh');
+DROP TABLE part CASCADE;
+DROP TABLE thing, owner, tag CASCADE;
+DROP FUNCTION exact, more, tell;
