@@ -182,6 +182,16 @@ class Postgres:
     def crash(self):
         self.stop("immediate")
 
+    def kill_process(self, pid, deadline=60.0):
+        """SIGKILL one process of the server and wait until crash recovery is over."""
+        def recoveries():
+            with open(self.log, errors="replace") as file:
+                return file.read().count("database system is ready to accept connections")
+
+        before = recoveries()
+        os.kill(pid, signal.SIGKILL)
+        wait_for("the server has recovered", lambda: recoveries() > before, deadline)
+
     def restart(self, mode="fast"):
         self.stop(mode)
         self.start()
