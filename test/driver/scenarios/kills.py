@@ -15,7 +15,7 @@ import psycopg2
 import workload
 from harness import (Failure, Postgres, Redis, RedisError, RedisGone, expect, expect_equal, wait_for)
 
-ROUNDS = 2
+ROUNDS = 3
 KILLED = (r"was terminated by signal 9", r"terminating any other active server processes",
           r"background worker .* exited with exit code")
 
@@ -163,7 +163,7 @@ def servers(name, preload=True, durable=True):
     return server, redis
 
 
-def let_through(journal, many=60):
+def let_through(journal, many=300):
     """Wait until that many more transactions have begun."""
     goal = journal.count() + many
     wait_for("sessions write", lambda: journal.count() >= goal, 60)

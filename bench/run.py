@@ -1,0 +1,453 @@
+"""Measures the claims of README.md: interleaved pairs, medians, 95 % intervals.
+
+    bench/run.sh                                        every part, about 90 minutes
+    bench/run.sh writes --clients 8 --pairs 20 --seconds 2
+    bench/run.sh reads --sizes 10000,1800000
+    bench/run.sh report                                 the table of all results so far
+
+See README.md in this directory for the method.
+"""
+
+import argparse
+import json
+import math
+import os
+import re
+import shutil
+import statistics as arithmetic
+import subprocess
+import sys
+import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.dont_write_bytecode = True
+sys.path.insert(0, os.path.join(HERE, "..", "test", "driver"))
+sys.path.insert(0, HERE)
+
+import bagdata  # noqa: E402
+from harness import Failure, Postgres, Redis, load_application, make_directory, program, wait_for  # noqa: E402
+
+PARTS = ("writes", "opposite", "bulk", "reads", "cache")
+WIDEST = 0.05       # a wider interval shows nothing
+CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
+
+W1 = """\\set bag random(:parents + 1, :bags)
+\\set user random(1, 200)
+INSERT INTO scan (child_bag_id, user_id) VALUES (:bag, :user);
+"""
+W2 = """\\set parent random(1, :parents)
+\\set user random(1, 200)
+BEGIN;
+INSERT INTO bag (qr_id, type, user_id, dispatch_area, weight_kg) VALUES (gen_random_uuid()::text, 'child', :user, 'Pune', 2.5) RETURNING id AS bag \\gset
+INSERT INTO link (parent_bag_id, child_bag_id) VALUES (:parent, :bag);
+INSERT INTO scan (child_bag_id, user_id) VALUES (:bag, :user);
+UPDATE bag SET status = 'completed', updated_at = now() WHERE id = :bag;
+COMMIT;
+"""
+# Two kinds of transaction that touch the same tables, and the same twenty hot bags, in opposite order.
+FORTH = """\\set hot random(1, 20)
+\\set user random(1, 200)
+BEGIN;
+INSERT INTO scan (parent_bag_id, user_id) VALUES (:hot, :user);
+INSERT INTO bag (qr_id, type, user_id, dispatch_area) VALUES (gen_random_uuid()::text, 'child', :user, 'Pune') RETURNING id AS bag \\gset
+INSERT INTO link (parent_bag_id, child_bag_id) VALUES (:hot, :bag);
+INSERT INTO bill (bill_id, total_weight_kg) VALUES (gen_random_uuid()::text, 4.2);
+COMMIT;
+"""
+BACK = """\\set hot random(1, 20)
+\\set user random(1, 200)
+BEGIN;
+INSERT INTO bill (bill_id, total_weight_kg) VALUES (gen_random_uuid()::text, 4.2);
+INSERT INTO bag (qr_id, type, user_id, dispatch_area) VALUES (gen_random_uuid()::text, 'child', :user, 'Pune') RETURNING id AS bag \\gset
+INSERT INTO link (parent_bag_id, child_bag_id) VALUES (:hot, :bag);
+INSERT INTO scan (parent_bag_id, user_id) VALUES (:hot, :user);
+COMMIT;
+"""
+READ_KEY = "\\set bag random(1, :bags)\nSELECT id, qr_id, type, status, weight_kg FROM bag WHERE id = :bag;\n"
+READ_STATISTICS = "SELECT * FROM statistics_cache;\n"
+SELECT_1 = "SELECT 1;\n"
+CACHE_GET = "SELECT cache_get('bench:value');\n"
+
+
+# ---------------------------------------------------------------------------
+# Numbers
+# ---------------------------------------------------------------------------
+
+def interval(values):
+    """Median, and the order statistics that enclose the true median with at least 95 %."""
+    values = sorted(values)
+    n = len(values)
+    k, tail = 0, 0.0
+    while k < n // 2:
+        tail += math.comb(n, k) / 2 ** n
+        if 2 * tail > 0.05:
+            break
+        k += 1
+    k = max(k, 1)
+    return arithmetic.median(values), values[k - 1], values[n - k]
+
+
+def row(part, name, ratios, target, at_most=False, **more):
+    middle, low, high = interval(ratios)
+    if len(ratios) < 20:
+        verdict = f"only {len(ratios)} pairs"
+    elif high - low > WIDEST and not at_most:
+        verdict = "not shown"
+    elif (middle <= target) if at_most else (middle >= target):
+        verdict = "reached"
+    else:
+        verdict = "missed"
+    return {"part": part, "name": name, "pairs": len(ratios), "median": round(middle, 4),
+            "low": round(low, 4), "high": round(high, 4), "target": target, "at_most": at_most,
+            "verdict": verdict, **more}
+
+
+HEADER = ("| what | median | 95 % interval | goal | verdict | before → with | CPU µs | WAL bytes |\n"
+          "| --- | --- | --- | --- | --- | --- | --- | --- |")
+
+
+def as_markdown(found):
+    def pair(name, form):
+        values = found.get(name)
+        return "" if not values else " → ".join(form.format(value) for value in values)
+
+    sign = "≤" if found["at_most"] else "≥"
+    return (f"| {found['name']} | {found['median']:.3f} | {found['low']:.3f} – {found['high']:.3f} |"
+            f" {sign} {found['target']} | {found['verdict']} | {pair('absolute', '{:,.0f}')}"
+            f"{' ' + found['unit'] if found.get('unit') else ''} | {pair('cpu_us', '{:,.0f}')} |"
+            f" {pair('wal', '{:,.0f}')} |")
+
+
+# ---------------------------------------------------------------------------
+# The bench
+# ---------------------------------------------------------------------------
+
+class Bench:
+    def __init__(self, options):
+        self.options = options
+        work = os.environ["CACHE_EXT_WORK"]
+        self.scripts = make_directory(os.path.join(work, "scripts"))
+        self.redis = Redis(os.path.join(work, "redis"))
+        self.server = Postgres(os.path.join(work, "bench"), {
+            "cache_ext.redis_url": f"'{self.redis.url}'", "shared_buffers": "'2GB'", "fsync": "on",
+            "max_wal_size": "'20GB'", "checkpoint_timeout": "'1h'", "autovacuum_naptime": "'1min'",
+            "log_min_messages": "warning", "synchronous_commit": "on"})
+        self.results = []
+
+    def start(self):
+        self.redis.start()
+        self.server.start()
+
+    def stop(self):
+        self.server.stop("immediate")
+        self.redis.stop()
+
+    def database(self, name, bags, template=None, extension=True, watches=True):
+        with self.server.session() as db:
+            db.run(f"CREATE DATABASE {name}" + (f" TEMPLATE {template}" if template else ""))
+        with self.server.session(name) as db:
+            if template is None:
+                load_application(db)
+                bagdata.fill(db, bags)
+            if extension:
+                db.run("CREATE EXTENSION cache_ext")
+                db.run("SELECT count(*) FROM bag_tracking_attach()")
+                if not watches:
+                    for table in ("bag", "link", "bill", "bill_bag", "scan", '"user"'):
+                        db.run("SELECT cache_unwatch(%s)", (table,))
+            db.run("CHECKPOINT")
+        return name
+
+    def settled(self, name):
+        """Nothing is left to fold or to deliver in this database."""
+        with self.server.session(name) as db:
+            if db.value("SELECT count(*) FROM pg_extension WHERE extname = 'cache_ext'") == 0:
+                return
+            wait_for("all partial rows are folded",
+                     lambda: db.value("SELECT coalesce(sum(pending), 0) = 0 FROM statistics_status"), 120)
+            wait_for("all invalidations are delivered",
+                     lambda: db.value("SELECT pending = 0 FROM invalidation_status"), 120)
+
+    def cpu(self):
+        """CPU seconds of the server: its live processes, and those that it has already waited for."""
+        total = 0
+        root = self.server.process.pid
+        for entry in os.listdir("/proc"):
+            if not entry.isdigit():
+                continue
+            try:
+                with open(f"/proc/{entry}/stat") as file:
+                    fields = file.read().rpartition(")")[2].split()
+            except OSError:
+                continue
+            if int(entry) == root:
+                total += sum(map(int, fields[11:15]))
+            elif int(fields[1]) == root:
+                total += int(fields[11]) + int(fields[12])
+        return total / CLOCK_TICKS
+
+    def wal(self):
+        with self.server.session() as db:
+            return int(db.value("SELECT pg_current_wal_insert_lsn() - '0/0'"))
+
+    def pgbench(self, dbname, scripts, clients, seconds, bags, log=None):
+        arguments = [program("pgbench"), "-h", self.server.socket, "-U", "postgres", "-n", "-M", "prepared",
+                     "-c", str(clients), "-j", str(min(clients, os.cpu_count())), "-T", str(seconds),
+                     "-D", f"bags={bags}", "-D", f"parents={bags // 10}"]
+        for script in scripts:
+            path = os.path.join(self.scripts, f"{abs(hash(script))}.sql")
+            with open(path, "w") as file:
+                file.write(script)
+            arguments += ["-f", path]
+        if log:
+            arguments += ["-l", f"--log-prefix={log}"]
+        result = subprocess.run(arguments + [dbname], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        if result.returncode != 0:
+            raise Failure(f"pgbench failed: {result.stderr[-2000:]}")
+        failed = re.search(r"number of failed transactions: (\d+)", result.stdout)
+        return {"tps": float(re.search(r"tps = ([\d.]+)", result.stdout)[1]),
+                "done": int(re.search(r"transactions actually processed: (\d+)", result.stdout)[1]),
+                "failed": int(failed[1]) if failed else 0}
+
+    def measure(self, dbname, scripts, clients, bags):
+        """One run, charged with all folding and delivery that it causes."""
+        self.settled(dbname)
+        cpu, wal = self.cpu(), self.wal()
+        result = self.pgbench(dbname, scripts, clients, self.options.seconds, bags)
+        with self.server.session() as db:
+            wait_for("the clients have gone", lambda: db.value(
+                "SELECT count(*) = 0 FROM pg_stat_activity WHERE datname = %s"
+                " AND backend_type = 'client backend'", (dbname,)))
+        self.settled(dbname)
+        result["cpu"] = (self.cpu() - cpu) / max(result["done"], 1) * 1e6
+        result["wal"] = (self.wal() - wal) / max(result["done"], 1)
+        return result
+
+    def pairs(self, part, name, plain, other, scripts, clients, bags, target):
+        for dbname in (plain, other):       # warm up
+            self.pgbench(dbname, scripts, clients, 1, bags)
+        runs = {plain: [], other: []}
+        for number in range(self.options.pairs):
+            for dbname in ((plain, other) if number % 2 == 0 else (other, plain)):
+                runs[dbname].append(self.measure(dbname, scripts, clients, bags))
+        ratios = [b["tps"] / a["tps"] for a, b in zip(runs[plain], runs[other])]
+
+        def medians(field):
+            return [arithmetic.median(run[field] for run in runs[d]) for d in (plain, other)]
+
+        failed = sum(run["failed"] for run in runs[other])
+        self.note(row(part, name + (f" ({failed} failed)" if failed else ""), ratios, target,
+                      absolute=medians("tps"), unit="tps", cpu_us=medians("cpu"), wal=medians("wal"),
+                      failed=failed))
+
+    def note(self, found):
+        if not self.results:
+            print(HEADER)
+        self.results.append(found)
+        print(as_markdown(found), flush=True)
+        save(self.options.output, [found])
+
+    # ---- parts ----
+
+    def writing_databases(self):
+        bags = self.options.bags
+        if not getattr(self, "written", False):
+            self.database("plain", bags, extension=False)
+            self.database("statistics", bags, template="plain", watches=False)
+            self.database("complete", bags, template="plain")
+            self.written = True
+        return bags
+
+    def writes(self):
+        bags = self.writing_databases()
+        goals = {"W1": (W1, 0.95, 0.90), "W2": (W2, 0.90, 0.85)}
+        for clients in self.options.clients:
+            for name, (script, alone, complete) in goals.items():
+                self.pairs("writes", f"{name}, {clients} clients, statistics", "plain", "statistics",
+                           [script], clients, bags, alone)
+                self.pairs("writes", f"{name}, {clients} clients, statistics + watches + Redis", "plain",
+                           "complete", [script], clients, bags, complete)
+
+    def opposite(self):
+        bags = self.writing_databases()
+        self.pairs("opposite", "opposite order, 20 hot bags, 8 clients", "plain", "statistics",
+                   [FORTH, BACK], 8, bags, 0.95)
+
+    def bulk(self):
+        bags = self.writing_databases()
+        statements = {
+            "INSERT of 10,000 scans": "INSERT INTO scan (child_bag_id, user_id)"
+                f" SELECT {bags // 10 + 1} + i * 13 %% {bags // 2}, 1 + i %% 200 FROM generate_series(1, 10000) i",
+            "UPDATE of 10,000 bags, column without statistics":
+                "UPDATE bag SET status = 'completed', updated_at = now() WHERE id BETWEEN %(low)s AND %(low)s + 9999",
+            "UPDATE of 10,000 bags that changes their group":
+                "UPDATE bag SET dispatch_area = 'Area ' || %(low)s %% 7 WHERE id BETWEEN %(low)s AND %(low)s + 9999",
+        }
+        for name, statement in statements.items():
+            times = {"plain": [], "statistics": []}
+            with self.server.session("plain") as plain, self.server.session("statistics") as other:
+                sessions = {"plain": plain, "statistics": other}
+                for number in range(self.options.pairs + 2):        # the first two warm up
+                    low = 1 + number * 10000 % max(bags - 10000, 1)
+                    for dbname in (("plain", "statistics") if number % 2 == 0 else ("statistics", "plain")):
+                        self.settled(dbname)
+                        started = time.perf_counter()
+                        sessions[dbname].run(statement, {"low": low})
+                        times[dbname].append(time.perf_counter() - started)
+            for found in times.values():
+                del found[:2]
+            ratios = [a / b for a, b in zip(times["plain"], times["statistics"])]
+            self.note(row("bulk", name, ratios, 0.95, unit="ms", absolute=[
+                1000 * arithmetic.median(times[d]) for d in ("plain", "statistics")]))
+
+    def latency(self, dbname, script, bags, seconds):
+        """p50 in microseconds at one client."""
+        folder = make_directory(os.path.join(self.scripts, "log"))
+        prefix = os.path.join(folder, "run")
+        self.pgbench(dbname, [script], 1, seconds, bags, log=prefix)
+        times = []
+        for file in os.listdir(folder):
+            with open(os.path.join(folder, file)) as lines:
+                times += [int(line.split()[2]) for line in lines]
+        shutil.rmtree(folder)
+        return arithmetic.median(times)
+
+    def read_pairs(self, name, dbname, bags, target):
+        ratios, keys, reads = [], [], []
+        seconds = max(1, self.options.seconds // 2)
+        self.latency(dbname, READ_KEY, bags, 1)
+        self.latency(dbname, READ_STATISTICS, bags, 1)
+        for number in range(self.options.pairs):
+            if number % 2 == 0:
+                key = self.latency(dbname, READ_KEY, bags, seconds)
+                read = self.latency(dbname, READ_STATISTICS, bags, seconds)
+            else:
+                read = self.latency(dbname, READ_STATISTICS, bags, seconds)
+                key = self.latency(dbname, READ_KEY, bags, seconds)
+            keys.append(key)
+            reads.append(read)
+            ratios.append(read / key)
+        self.note(row("reads", name, ratios, target, at_most=True, unit="µs",
+                      absolute=[arithmetic.median(keys), arithmetic.median(reads)]))
+        return arithmetic.median(reads)
+
+    def reads(self):
+        quiet, busy = {}, {}
+        for bags in self.options.sizes:
+            dbname = self.database(f"reads_{bags}", bags)
+            self.settled(dbname)
+            quiet[bags] = self.read_pairs(f"statistics_cache / primary key, folded, {bags:,} bags", dbname, bags, 2.5)
+            path = os.path.join(self.scripts, "load.sql")
+            with open(path, "w") as file:
+                file.write(W2)
+            load = subprocess.Popen(
+                [program("pgbench"), "-h", self.server.socket, "-U", "postgres", "-n", "-M", "prepared", "-c", "8",
+                 "-j", "2", "-T", "100000", "-D", f"bags={bags}", "-D", f"parents={bags // 10}", "-f", path, dbname],
+                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            try:
+                busy[bags] = self.read_pairs(f"statistics_cache / primary key, 8 writers, {bags:,} bags",
+                                             dbname, bags, 8)
+            finally:
+                load.terminate()
+                load.wait()
+        small, large = min(quiet), max(quiet)
+        if small != large:
+            for name, found in (("folded", quiet), ("8 writers", busy)):
+                print(f"\nstatistics_cache p50, {name}: {found[small]:.0f} µs at {small:,} bags,"
+                      f" {found[large]:.0f} µs at {large:,} ({found[large] / found[small]:.2f})\n")
+
+    def cache(self):
+        with self.server.session() as db:
+            db.run("CREATE DATABASE cached")
+        with self.server.session("cached") as db:
+            db.run("CREATE EXTENSION cache_ext")
+            db.run("SELECT cache_get('bench:value', $q$SELECT repeat('x', 100) AS value$q$, ttl => '1 day')")
+            for _ in range(3):
+                db.run("SELECT cache_get('bench:value')")
+        ratios, ones, gets, hits = [], [], [], []
+        seconds = max(1, self.options.seconds // 2)
+        with self.redis.client() as client:
+            client("SET", "bench:raw", "x" * 160)
+        for _ in range(self.options.pairs):
+            one = self.latency("cached", SELECT_1, 1, seconds)
+            csv = subprocess.run(["redis-benchmark", "-s", self.redis.path, "-c", "1", "-n", "20000", "--csv",
+                                  "GET", "bench:raw"], stdout=subprocess.PIPE, text=True, check=True).stdout
+            fields = [field.strip('"') for field in csv.strip().splitlines()[-1].split(",")]
+            raw = float(fields[4]) * 1000
+            hit = self.latency("cached", CACHE_GET, 1, seconds)
+            ones.append(one)
+            gets.append(raw)
+            hits.append(hit)
+            ratios.append(hit / (one + raw))
+        self.note(row("cache", "cache_get hit in Redis / (SELECT 1 + raw GET)", ratios, 1.1, at_most=True, unit="µs",
+                      absolute=[arithmetic.median(ones) + arithmetic.median(gets), arithmetic.median(hits)]))
+
+
+def load(path):
+    try:
+        with open(path) as file:
+            return json.load(file)
+    except FileNotFoundError:
+        return []
+
+
+def save(path, fresh):
+    """Add results to the file; a new result replaces the old one of that name."""
+    kept = [old for old in load(path) if old["name"].split(" (")[0] not in {f["name"].split(" (")[0] for f in fresh}]
+    with open(path, "w") as file:
+        json.dump(kept + fresh, file, indent=1)
+
+
+def report(path):
+    found = load(path)
+    print(HEADER)
+    for part in PARTS:
+        for one in found:
+            if one["part"] == part:
+                print(as_markdown(one))
+
+
+def integers(text):
+    return [int(one) for one in text.split(",")]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", help="all, report, or some of " + ", ".join(PARTS))
+    parser.add_argument("--clients", type=integers, default=[1, 8, 32])
+    parser.add_argument("--pairs", type=int, default=20)
+    parser.add_argument("--seconds", type=int, default=4, help="length of one run")
+    parser.add_argument("--bags", type=int, default=200_000, help="size of the tables that are written")
+    parser.add_argument("--sizes", type=integers, default=[10_000, 1_800_000], help="sizes for reads")
+    parser.add_argument("--output", default=os.path.join(os.environ.get("CACHE_EXT_BUILD", "."), "bench.json"))
+    options = parser.parse_args()
+    parts = options.parts or list(PARTS)
+    if parts == ["all"]:
+        parts = list(PARTS)
+    if parts == ["report"]:
+        report(options.output)
+        return 0
+    unknown = set(parts) - set(PARTS)
+    if unknown:
+        parser.error(f"no such part: {', '.join(sorted(unknown))}")
+    bench = Bench(options)
+    try:
+        bench.start()
+        for part in parts:
+            getattr(bench, part)()
+        bench.server.stop()
+        bench.server.check_log()
+        print(f"\nresults are kept in {options.output}")
+        return 0
+    except Failure as failure:
+        print(failure, file=sys.stderr)
+        return 1
+    finally:
+        bench.stop()
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)
