@@ -313,23 +313,26 @@ removes(ItemKind kind, std::string_view body, const SetBody &set)
 struct Queued
 {
 	uint32 bucket;
+	int number; /* of the entry: messages keep their order */
 	std::string_view item;
 };
 
 int
 compare_queued(const void *a, const void *b)
 {
-	auto left = static_cast<const Queued *>(a)->bucket;
-	auto right = static_cast<const Queued *>(b)->bucket;
+	auto left = static_cast<const Queued *>(a);
+	auto right = static_cast<const Queued *>(b);
 
-	return left < right ? -1 : left > right ? 1 : 0;
+	if (left->bucket != right->bucket)
+		return left->bucket < right->bucket ? -1 : 1;
+	return left->number < right->number ? -1 : 1;
 }
 
 Queued
 queue_entry(const Journal *j, int number)
 {
 	const Entry &entry = j->entries[number];
-	Queued queued = {item_bucket(entry.kind, body_bytes(j, entry)), item_bytes(j, entry)};
+	Queued queued = {item_bucket(entry.kind, body_bytes(j, entry)), number, item_bytes(j, entry)};
 	SetBody set;
 
 	if (entry.kind != ItemKind::kSet || !set.read(body_bytes(j, entry)))

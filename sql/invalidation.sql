@@ -1,0 +1,257 @@
+-- What a transaction queues for Redis, and what it does not.  Needs no Redis: sessions that believe in one
+-- queue, and without one configured for the server nobody delivers.
+SET client_min_messages = warning;
+CREATE EXTENSION IF NOT EXISTS cache_ext;
+CREATE SCHEMA invalidation_test;
+SET search_path = invalidation_test, public;
+RESET client_min_messages;
+
+-- what is queued, readable: kind (k key, t tag, p pattern, T tags that match, c message, s value) and body,
+-- with a dot for lengths and other bytes that are no text
+CREATE VIEW queued AS
+    SELECT regexp_replace(encode(payload, 'escape'), E'[\\x01-\\x1f]|\\\\[0-7]{3}', '.', 'g') COLLATE "C" AS items, items AS n
+    FROM cache_ext_internal.outbox WHERE bucket <> 16384;
+CREATE PROCEDURE forget() LANGUAGE sql AS 'DELETE FROM cache_ext_internal.outbox';
+
+CREATE TABLE orders (id integer PRIMARY KEY, vendor_id integer, note text);
+SELECT cache_watch('orders', keys => ARRAY['a:{vendor_id}'], tags => ARRAY['orders', 'v:{vendor_id}']);
+
+-- no Redis configured: nothing is queued; it is noted once that somebody would have to be told
+SELECT cache_invalidate('a', 'b');
+INSERT INTO orders VALUES (1, 7, 'x');
+INSERT INTO orders VALUES (2, 7, 'x');
+SELECT bucket, items FROM cache_ext_internal.outbox;
+CALL forget();
+
+SET cache_ext.redis_url = 'unix:///nonexistent/redis.sock';
+
+-- committed: queued; rolled back: not
+SELECT cache_invalidate('a', 'b', 'a');
+BEGIN; SELECT cache_invalidate('c'); ROLLBACK;
+SELECT cache_invalidate_tags('t'), cache_invalidate_pattern('p:*'), cache_invalidate_pattern('lit\*eral');
+SELECT cache_publish('news', 'told');
+SELECT * FROM queued ORDER BY 1;
+SELECT pending, oldest IS NOT NULL AS oldest FROM invalidation_status;
+CALL forget();
+
+-- savepoints: what they rolled back is not queued, what outlived them is
+BEGIN;
+SELECT cache_invalidate('kept1');
+SAVEPOINT a;
+SELECT cache_invalidate('gone1');
+SAVEPOINT b;
+SELECT cache_invalidate('gone2');
+RELEASE b;
+ROLLBACK TO a;
+SELECT cache_invalidate('kept2');
+SAVEPOINT c;
+SELECT cache_invalidate('kept3', 'kept1');
+RELEASE c;
+DO $$
+BEGIN
+    PERFORM public.cache_invalidate('gone3');
+    RAISE division_by_zero;
+EXCEPTION WHEN division_by_zero THEN
+    PERFORM public.cache_invalidate('kept4');
+END $$;
+SELECT cache_invalidate('kept5');
+COMMIT;
+SELECT * FROM queued ORDER BY 1;
+CALL forget();
+
+-- a savepoint's own item returns when it is said again
+BEGIN;
+SAVEPOINT a;
+SELECT cache_invalidate('again');
+ROLLBACK TO a;
+SELECT cache_invalidate('again');
+COMMIT;
+SELECT * FROM queued ORDER BY 1;
+CALL forget();
+
+-- the order of a set and of what removes it
+BEGIN;
+SELECT cache_set('s1', 'value', tags => '{T}');
+SELECT cache_invalidate('s1');
+SELECT cache_set('s2', 'value', tags => '{T}');
+SELECT cache_invalidate_tags('T');
+SELECT cache_set('s:3', 'value');
+SELECT cache_invalidate_pattern('s:*');
+SELECT cache_set('s4', 'old');
+SELECT cache_set('s4', 'new');
+COMMIT;
+SELECT * FROM queued ORDER BY 1;
+CALL forget();
+
+-- rows: both versions of an UPDATE, each name once
+INSERT INTO orders VALUES (3, 8, 'x'), (4, 8, 'y');
+SELECT * FROM queued ORDER BY 1;
+CALL forget();
+UPDATE orders SET vendor_id = 9 WHERE id = 3;
+SELECT * FROM queued ORDER BY 1;
+CALL forget();
+DELETE FROM orders WHERE id = 4;
+SELECT * FROM queued ORDER BY 1;
+CALL forget();
+
+-- a NULL drops the target
+INSERT INTO orders VALUES (5, NULL, 'x');
+SELECT * FROM queued ORDER BY 1;
+CALL forget();
+
+-- TRUNCATE: what names no column as it is, the rest as patterns
+TRUNCATE orders;
+SELECT * FROM queued ORDER BY 1;
+CALL forget();
+SELECT cache_unwatch('orders');
+INSERT INTO orders VALUES (1, 1, 'unwatched');
+SELECT * FROM queued;
+
+-- old, new, substitutes, braces, messages, columns, patterns with values escaped
+SELECT cache_watch('orders', keys => ARRAY['old:{old.vendor_id}', 'new:{new.vendor_id|none}', 'n:{note|no}'],
+                   patterns => ARRAY['p[12]:{note}:*'], channels => ARRAY['ch:{id}'],
+                   message => '{{"id":{id}}}', columns => ARRAY['vendor_id', 'note']);
+SELECT cache_watch('orders', channels => ARRAY['all']);
+INSERT INTO orders VALUES (2, NULL, '*[x]\?');
+SELECT * FROM queued ORDER BY 1;
+CALL forget();
+UPDATE orders SET id = 20 WHERE id = 2;
+SELECT * FROM queued ORDER BY 1;
+CALL forget();
+UPDATE orders SET vendor_id = 5 WHERE id = 20;
+SELECT * FROM queued ORDER BY 1;
+CALL forget();
+
+-- a renamed column: its targets widen, and nothing is forgotten
+ALTER TABLE orders RENAME note TO remark;
+UPDATE orders SET vendor_id = 6 WHERE id = 20;
+SELECT * FROM queued ORDER BY 1;
+CALL forget();
+ALTER TABLE orders RENAME remark TO note;
+SELECT cache_unwatch('orders', 2);
+SELECT cache_unwatch('orders', 2);
+SELECT relation, watch FROM cache_ext_internal.watch WHERE relation = 'orders'::regclass;
+SELECT cache_unwatch(relation => 'orders');
+SELECT relation, watch FROM cache_ext_internal.watch WHERE relation = 'orders'::regclass;
+
+-- values are those of to_jsonb, whatever the session's settings
+CREATE TYPE mood AS ENUM ('sad', 'happy');
+CREATE DOMAIN small AS integer;
+CREATE TABLE typed (a smallint, b bigint, c boolean, d numeric, e real, f double precision, g date, h timestamp,
+    i timestamptz, j uuid, k mood, l small, m char(4), n jsonb, o interval, p bytea, q text[], r time, s money);
+SELECT cache_watch('typed', keys => (
+    SELECT array_agg(format('%1$s={%1$s}', attname) ORDER BY attnum) FROM pg_attribute
+    WHERE attrelid = 'typed'::regclass AND attnum > 0));
+SET DateStyle = 'German'; SET TimeZone = 'America/New_York'; SET extra_float_digits = -3;
+SET IntervalStyle = 'sql_standard'; SET bytea_output = 'escape';
+BEGIN;
+INSERT INTO typed VALUES (-1, 1234567890123, true, 1.50, 0.1, 1e22, DATE '2026-02-03', TIMESTAMP '2026-02-03 04:05:06.7',
+    TIMESTAMPTZ '2026-02-03 04:05:06+02', 'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11', 'happy', 5, 'ab', '{"x": [1, null]}',
+    '1 day 2 hours', '\x00ff', '{a,NULL}', '04:05', 12.5);
+INSERT INTO typed (f, n) VALUES ('-Infinity', 'null'), ('-0', '"text"'), ('NaN', '1.0');
+COMMIT;
+RESET DateStyle; RESET TimeZone; RESET extra_float_digits; RESET IntervalStyle; RESET bytea_output;
+SELECT substring(items FROM 3) AS name FROM queued ORDER BY 1;
+-- the oracle
+SET TimeZone = 'UTC'; SET IntervalStyle = 'postgres';
+SELECT key || '=' || replace(value, '\', '\\') AS missing
+    FROM typed t, jsonb_each_text(to_jsonb(t) - 's') WHERE value IS NOT NULL
+EXCEPT SELECT regexp_replace(items, '^k.', '') FROM queued;
+RESET TimeZone; RESET IntervalStyle;
+CALL forget();
+
+-- many rows: a watch widens rather than forget
+CREATE TABLE many (id integer);
+SELECT cache_watch('many', keys => ARRAY['m:{id}'], tags => ARRAY['m']);
+INSERT INTO many SELECT generate_series(1, 9000);
+SELECT sum(n) AS items, count(*) < 50 AS in_few_rows FROM queued;
+CALL forget();
+INSERT INTO many SELECT generate_series(1, 30000);
+SELECT sum(n) < 10010 AS bounded, bool_or(items LIKE '%p.m:*%') AS widened FROM queued;
+CALL forget();
+
+-- partitions, written through the root and directly
+CREATE TABLE part (id integer, x integer) PARTITION BY RANGE (id);
+CREATE TABLE part1 (x integer, id integer);
+ALTER TABLE part ATTACH PARTITION part1 FOR VALUES FROM (0) TO (10);
+CREATE TABLE part2 PARTITION OF part FOR VALUES FROM (10) TO (20);
+SELECT cache_watch('part', keys => ARRAY['{id}/{x}']);
+INSERT INTO part VALUES (1, 2);
+INSERT INTO part1 (id, x) VALUES (3, 4);
+UPDATE part SET id = 11 WHERE id = 1;
+SELECT * FROM queued ORDER BY 1;
+CALL forget();
+
+-- two-phase: queued by PREPARE, visible by COMMIT PREPARED
+BEGIN;
+INSERT INTO part VALUES (5, 6);
+PREPARE TRANSACTION 'cache_ext_regress';
+SELECT * FROM queued;
+COMMIT PREPARED 'cache_ext_regress';
+SELECT * FROM queued;
+CALL forget();
+
+-- what cannot work is refused
+\set VERBOSITY sqlstate
+SELECT cache_watch('orders');
+SELECT cache_watch('orders', keys => ARRAY['a:{nobody}']);
+SELECT cache_watch('orders', keys => ARRAY['a:{ctid}']);
+SELECT cache_watch('orders', keys => ARRAY['a:{id']);
+SELECT cache_watch('orders', keys => ARRAY['']);
+SELECT cache_watch('orders', keys => ARRAY[NULL]);
+SELECT cache_watch('orders', keys => ARRAY['a'], columns => ARRAY['nobody']);
+SELECT cache_watch('orders', keys => ARRAY['a'], message => 'no channel');
+SELECT cache_watch('orders', patterns => ARRAY[repeat('*', 20)]);
+SELECT cache_watch('orders', keys => ARRAY['a'], target => 'spring');
+SELECT cache_watch('orders', keys => ARRAY['a'], repeat_after => '1 s');
+SELECT cache_watch(NULL, keys => ARRAY['a']);
+SELECT cache_watch('pg_class', keys => ARRAY['a']);
+SELECT cache_watch('queued', keys => ARRAY['a']);
+SELECT cache_watch('part1', keys => ARRAY['a']);
+CREATE TEMP TABLE fleeting (id integer);
+SELECT cache_watch('fleeting', keys => ARRAY['a']);
+CREATE UNLOGGED TABLE careless (id integer);
+SELECT cache_watch('careless', keys => ARRAY['a']);
+SELECT cache_watch('cache_ext_internal.outbox', keys => ARRAY['a']);
+SELECT cache_unwatch('orders', 77);
+SELECT cache_invalidate(NULL);
+SELECT cache_invalidate('');
+SELECT cache_invalidate(repeat('x', 9000));
+SELECT cache_invalidate_tags('t', NULL);
+SELECT cache_invalidate_pattern('');
+SELECT cache_invalidate_pattern(repeat('a*', 20));
+SELECT cache_publish('c', NULL);
+\set VERBOSITY default
+SELECT cache_watch('orders', keys => ARRAY['ab{c']);
+SELECT * FROM queued;
+
+-- who may
+CREATE ROLE regress_invalidation_nobody;
+GRANT USAGE ON SCHEMA invalidation_test TO regress_invalidation_nobody;
+SET ROLE regress_invalidation_nobody;
+SELECT count(*) FROM invalidation_status;
+SELECT cache_invalidate('a');
+SELECT cache_watch('orders', keys => ARRAY['a']);
+SELECT * FROM cache_ext_internal.outbox;
+RESET ROLE;
+GRANT EXECUTE ON FUNCTION cache_watch TO regress_invalidation_nobody;
+SET ROLE regress_invalidation_nobody;
+SELECT cache_watch('orders', keys => ARRAY['a']);
+RESET ROLE;
+GRANT INSERT, TRIGGER ON orders TO regress_invalidation_nobody;
+SET ROLE regress_invalidation_nobody;
+SELECT cache_watch('orders', keys => ARRAY['row:{id}']);
+INSERT INTO orders VALUES (99, 1, 'by nobody');
+RESET ROLE;
+SELECT * FROM queued;
+CALL forget();
+
+-- a dropped table takes its watches along
+SET client_min_messages = warning;
+DROP TABLE orders, many, part, typed;
+SELECT * FROM cache_ext_internal.watch WHERE relation::oid NOT IN (SELECT oid FROM pg_class);
+REVOKE EXECUTE ON FUNCTION cache_watch FROM regress_invalidation_nobody;
+DROP SCHEMA invalidation_test CASCADE;
+DROP OWNED BY regress_invalidation_nobody;
+DROP ROLE regress_invalidation_nobody;
+DELETE FROM cache_ext_internal.outbox;
