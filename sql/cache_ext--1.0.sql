@@ -168,21 +168,20 @@ CREATE FUNCTION cache_ext_internal.on_alter() RETURNS event_trigger
 COMMENT ON FUNCTION cache_ext_internal.on_alter() IS
     'follows partitions that are created, attached and detached';
 
-CREATE FUNCTION cache_ext_internal.before_alter() RETURNS event_trigger
-    AS 'MODULE_PATHNAME', 'cache_ext_before_alter'
+CREATE FUNCTION cache_ext_internal.before_ddl() RETURNS event_trigger
+    AS 'MODULE_PATHNAME', 'cache_ext_before_ddl'
     LANGUAGE C;
-COMMENT ON FUNCTION cache_ext_internal.before_alter() IS
-    'refuses what could not be followed in the same transaction';
+COMMENT ON FUNCTION cache_ext_internal.before_ddl() IS
+    'refuses what could not be followed in the same transaction; keeps the worker off tables about to be dropped';
 
-CREATE EVENT TRIGGER cache_ext_before_alter ON ddl_command_start
-    WHEN TAG IN ('ALTER TABLE')
-    EXECUTE FUNCTION cache_ext_internal.before_alter();
+CREATE EVENT TRIGGER cache_ext_before_ddl ON ddl_command_start
+    EXECUTE FUNCTION cache_ext_internal.before_ddl();
 CREATE EVENT TRIGGER cache_ext_on_drop ON sql_drop
     EXECUTE FUNCTION cache_ext_internal.on_drop();
 CREATE EVENT TRIGGER cache_ext_on_alter ON ddl_command_end
     WHEN TAG IN ('ALTER TABLE', 'CREATE TABLE')
     EXECUTE FUNCTION cache_ext_internal.on_alter();
-ALTER EVENT TRIGGER cache_ext_before_alter ENABLE ALWAYS;
+ALTER EVENT TRIGGER cache_ext_before_ddl ENABLE ALWAYS;
 ALTER EVENT TRIGGER cache_ext_on_drop ENABLE ALWAYS;
 ALTER EVENT TRIGGER cache_ext_on_alter ENABLE ALWAYS;
 

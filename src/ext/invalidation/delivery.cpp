@@ -49,6 +49,7 @@
 #include "ext/invalidation/tables.hpp"
 #include "ext/invalidation/watch_rows.hpp"
 #include "pg/guard.hpp"
+#include "pg/maintenance_lock.hpp"
 #include "pg/memory.hpp"
 #include "pg/redis_link.hpp"
 #include "pg/settings.hpp"
@@ -110,6 +111,7 @@ in_transaction(Fn &&body)
 
 	pg::call([&] {
 		StartTransactionCommand();
+		(void) pg::take_maintenance_lock(pg::Maintenance::kDelivery, true);
 		PushActiveSnapshot(GetTransactionSnapshot()); /* for values stored out of line */
 		body(context);
 		PopActiveSnapshot();

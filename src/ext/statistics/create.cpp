@@ -10,6 +10,7 @@
 #include "ext/statistics/fold.hpp"
 #include "ext/statistics/sources.hpp"
 #include "pg/guard.hpp"
+#include "pg/maintenance_lock.hpp"
 #include "pg/memory.hpp"
 
 extern "C" {
@@ -397,6 +398,13 @@ hold_off_writers(List *sources)
 /* ---- the functions ---- */
 
 static void
+drop(const StatisticRow &row)
+{
+	pg::hold_off_maintenance();
+	run("DROP VIEW %s", qualified_name(row.relation));
+}
+
+static void
 drop_for_replacement(RangeVar *name)
 {
 	Oid existing = RangeVarGetRelid(name, NoLock, true);
@@ -409,7 +417,7 @@ drop_for_replacement(RangeVar *name)
 		                errmsg("\"%s\" is not a statistic", name->relname),
 		                errhint("replace => true replaces statistics only.")));
 	check_owner(row);
-	run("DROP VIEW %s", qualified_name(row.relation));
+	drop(row);
 }
 
 Oid
@@ -515,7 +523,7 @@ refresh(const StatisticRow &row)
 	require_fresh_snapshot("statistics_refresh()");
 	check_owner(row);
 	hold_off_writers(source_relations(definition));
-	take_fold_lock(true);
+	(void) pg::take_maintenance_lock(pg::Maintenance::kFolding, true);
 	(void) fold_sources(source_rows(row.id));
 
 	AsOwner internals(internal_owner());
@@ -556,7 +564,7 @@ cache_ext_statistics_drop(PG_FUNCTION_ARGS)
 		StatisticRow row = statistic_of(relation);
 
 		check_owner(row);
-		run("DROP VIEW %s", qualified_name(row.relation));
+		drop(row);
 	});
 	PG_RETURN_VOID();
 }
@@ -579,7 +587,7 @@ cache_ext_statistics_fold(PG_FUNCTION_ARGS)
 
 	require_fresh_snapshot("statistics_fold()");
 	PG_RETURN_INT64(pg::guard([&] {
-		(void) take_fold_lock(true);
+		(void) pg::take_maintenance_lock(pg::Maintenance::kFolding, true);
 		return fold_sources(all ? all_sources() : source_rows(statistic_of(relation).id));
 	}));
 }

@@ -14,6 +14,7 @@
 #include "ext/statistics/statistics.hpp"
 #include "ext/statistics/store.hpp"
 #include "pg/guard.hpp"
+#include "pg/maintenance_lock.hpp"
 #include "pg/memory.hpp"
 
 extern "C" {
@@ -21,9 +22,6 @@ extern "C" {
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
-#include "catalog/pg_class.h"
-#include "storage/lmgr.h"
-#include "storage/lock.h"
 #include "common/int.h"
 #include "utils/datum.h"
 #include "utils/numeric.h"
@@ -35,15 +33,6 @@ namespace cache_ext::statistics {
 
 /* A fold stops collecting at this much memory; the rest is for the next one. */
 constexpr Size kMaxCollected = (Size) 256 * 1024 * 1024;
-
-bool
-take_fold_lock(bool wait)
-{
-	LOCKTAG tag;
-
-	SET_LOCKTAG_OBJECT(tag, MyDatabaseId, RelationRelationId, internal_relation("progress"), 0);
-	return LockAcquire(&tag, ExclusiveLock, false, !wait) != LOCKACQUIRE_NOT_AVAIL;
-}
 
 /* ---- cells as columns ---- */
 
@@ -445,7 +434,7 @@ int64
 fold(bool wait)
 {
 	return pg::guard([&]() -> int64 {
-		if (!take_fold_lock(wait))
+		if (!pg::take_maintenance_lock(pg::Maintenance::kFolding, wait))
 			return -1;
 		return fold_sources(all_sources());
 	});

@@ -13,7 +13,7 @@ namespace cache_ext::statistics {
 
 /*
  * Add the sums to the statistic's tables, in the current transaction.  The
- * caller holds the fold lock, or is creating the statistic.
+ * caller holds the maintenance lock for folding, or is creating the statistic.
  */
 void apply(Pending *pending);
 
@@ -30,9 +30,6 @@ int64 load_cell(bool is_sum, Datum value);
 
 /* Raises 22003 when a count overflows. */
 int64 add_cells(bool is_sum, int64 left, int64 right);
-
-/* One folder a database.  Returns whether the lock was taken (always when wait). */
-bool take_fold_lock(bool wait);
 
 /* Fold the logs of these sources (List of SourceRow *); returns partial rows folded. */
 int64 fold_sources(List *sources);

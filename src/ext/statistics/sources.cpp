@@ -14,6 +14,7 @@
 #include "ext/statistics/feed.hpp"
 #include "ext/statistics/sources.hpp"
 #include "pg/guard.hpp"
+#include "pg/maintenance_lock.hpp"
 
 extern "C" {
 #include "access/table.h"
@@ -345,6 +346,7 @@ release_source(Oid relation)
 			drop_triggers(lfirst_oid(cell), lfirst_oid(cell) == relation);
 		forget_compiled(relation);
 	}
+	pg::hold_off_maintenance();
 	if (relation_exists(source.log))
 		run("DROP TABLE %s", qualified_name(source.log));
 	delete_source(source.id);
@@ -481,10 +483,10 @@ refuse_concurrent_detach(AlterTableStmt *statement)
 extern "C" {
 
 PG_FUNCTION_INFO_V1(cache_ext_on_alter);
-PG_FUNCTION_INFO_V1(cache_ext_before_alter);
+PG_FUNCTION_INFO_V1(cache_ext_before_ddl);
 
 Datum
-cache_ext_before_alter(PG_FUNCTION_ARGS)
+cache_ext_before_ddl(PG_FUNCTION_ARGS)
 {
 	auto *event = reinterpret_cast<EventTriggerData *>(fcinfo->context);
 

@@ -12,6 +12,7 @@
 #include "ext/statistics/definition.hpp"
 #include "ext/statistics/statistics.hpp"
 #include "pg/guard.hpp"
+#include "pg/maintenance_lock.hpp"
 
 extern "C" {
 #include "catalog/pg_class.h"
@@ -51,7 +52,8 @@ churned_tables(MemoryContext context)
 	List *names = NIL;
 	ListCell *cell;
 
-	if (!OidIsValid(internal_relation("progress", true)))
+	if (!pg::take_maintenance_lock(pg::Maintenance::kFolding, false) ||
+	    !OidIsValid(internal_relation("progress", true)))
 		return NIL;
 	relations =
 	    list_make4_oid(internal_relation("progress"), internal_relation("outbox", true),

@@ -1,0 +1,34 @@
+/*-------------------------------------------------------------------------
+ *
+ * maintenance_lock.hpp
+ *		Keeps the worker and commands that drop its tables out of each other's way.
+ *
+ * A DROP takes exclusive locks on our tables in an order of its own; a fold or
+ * a delivery holds some of them already.  So each of these takes a lock first,
+ * before any table: maintenance exclusively, commands in a mode that they share.
+ *
+ *-------------------------------------------------------------------------
+ */
+#pragma once
+
+#include "pg/server.hpp"
+
+extern "C" {
+#include "storage/lockdefs.h"
+}
+
+namespace cache_ext::pg {
+
+enum class Maintenance : uint16
+{
+	kFolding = 1,
+	kDelivery = 2
+};
+
+/* Until the end of the transaction.  False when it is not free and wait is false. */
+bool take_maintenance_lock(Maintenance what, bool wait);
+
+/* What commands that may drop our tables call before they lock anything. */
+void hold_off_maintenance();
+
+} /* namespace cache_ext::pg */
