@@ -109,6 +109,12 @@ dialect_argument(FunctionCallInfo fcinfo, int number)
 	return true;
 }
 
+static bool
+is_too_large(size_t size)
+{
+	return size > static_cast<size_t>(pg::max_value_size_kb) * 1024;
+}
+
 struct Names
 {
 	std::string_view *names;
@@ -204,7 +210,7 @@ answer_by_query(const Ask &ask, Fill *fill, QueryAnswer *answer)
 static bool
 may_store(const Ask &ask, const QueryAnswer &answer)
 {
-	if (static_cast<size_t>(answer.json.len) > static_cast<size_t>(pg::max_value_size_kb) * 1024)
+	if (is_too_large(static_cast<size_t>(answer.json.len)))
 		return false;
 	/* A bare value says nothing about whom it is for. */
 	if (answer.personal || (ask.plain && answer.by_settings))
@@ -313,7 +319,11 @@ cache_ext_set(PG_FUNCTION_ARGS)
 	item.tags = tags.names;
 	item.tag_count = tags.count;
 	item.plain = cache::dialect_argument(fcinfo, 4);
-	invalidation::collect_set(item);
+	/* Too large to be stored: what it replaces goes nevertheless. */
+	if (cache::is_too_large(item.value.size()))
+		invalidation::collect_key(item.key);
+	else
+		invalidation::collect_set(item);
 	PG_RETURN_VOID();
 }
 

@@ -44,20 +44,22 @@ static bool watching = false;
  * -------------------------------------------------------------------------
  */
 
-/* An error that Redis answers is told once until another or none follows, not once a call. */
+/* The first word of the last error that Redis has answered and the log has told; empty: none. */
+static char last_refusal[64] = "";
+
+/* An error that Redis answers is told once until another or a success follows, not once a call. */
 static void
 note_refusal(const Reply &reply)
 {
-	static char last[64] = "";
 	std::string text = redis::readable(reply.text);
-	std::string kind = text.substr(0, text.find(' ')).substr(0, sizeof(last) - 1);
+	std::string kind = text.substr(0, text.find(' ')).substr(0, sizeof(last_refusal) - 1);
 
 	/* The server behind the name may have changed, or wants us to log in again. */
 	if (kind == "READONLY" || kind == "NOAUTH")
 		pg::redis_disconnect();
-	if (kind == last)
+	if (kind == last_refusal)
 		return;
-	strlcpy(last, kind.c_str(), sizeof(last));
+	strlcpy(last_refusal, kind.c_str(), sizeof(last_refusal));
 
 	std::string name = pg::redis_name();
 
@@ -68,15 +70,16 @@ note_refusal(const Reply &reply)
 	});
 }
 
-static void
+static bool
 note_first_refusal(const std::vector<Reply> &replies)
 {
 	for (const Reply &reply : replies)
 		if (reply.is_error())
 		{
 			note_refusal(reply);
-			return;
+			return true;
 		}
+	return false;
 }
 
 /*
@@ -395,7 +398,7 @@ Fill::begin_envelope(uint64 epoch)
 	{
 		const Reply &versions = replies->back();
 
-		note_first_refusal(*replies);
+		(void) note_first_refusal(*replies);
 		if (!server.identified || !versions.is_array() || versions.elements.size() != names.size())
 			return false;
 		if (auto digest = digest_versions(versions, 0, buckets_))
@@ -528,8 +531,8 @@ Fill::finish(std::string_view value, int64 ttl_ms, bool by_settings)
 	/* Only ever on the connection that the versions came from. */
 	auto replies = ask(request, nullptr, seen_.connection);
 
-	if (replies)
-		note_first_refusal(*replies);
+	if (replies && !note_first_refusal(*replies))
+		last_refusal[0] = '\0';
 }
 
 } /* namespace cache_ext::cache */

@@ -398,6 +398,8 @@ def large_values_are_returned_and_not_stored(options):
             value = get(db, "big", "SELECT repeat('y', 5000000) AS v")
             expect(value == '[{"v":"' + "y" * 5000000 + '"}]', "a large value was damaged")
         expect(get(db, "big", None) == value, "a large value was not stored")
+        db.run("RESET cache_ext.max_value_size; SELECT cache_set('big', repeat('z', 200000))")
+        expect(get(db, "big", None) is None, "a set of something too large left the old value")
 
 
 def awkward_keys_are_exactly_those_keys(options):
