@@ -7,6 +7,7 @@ import argparse
 import importlib
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -148,6 +149,7 @@ def run_driver(tally, options):
                 continue
             started = time.monotonic()
             detail = ""
+            before = set(os.listdir(os.environ["CACHE_EXT_WORK"])) | {"initdb"}
             try:
                 test(options)
             except harness.Failure as failure:
@@ -155,6 +157,8 @@ def run_driver(tally, options):
             except Exception:  # a broken test fails, and the run goes on
                 detail = traceback.format_exc()
             title = test.__name__.replace("_", " ")
+            for leftover in set(os.listdir(os.environ["CACHE_EXT_WORK"])) - before:
+                shutil.rmtree(os.path.join(os.environ["CACHE_EXT_WORK"], leftover), ignore_errors=True)
             tally.note(name, title, not detail, time.monotonic() - started, detail)
 
 

@@ -48,6 +48,15 @@ def make_directory(path):
     return path
 
 
+def fresh_directory(path):
+    """The directory, or one with a number behind it when another test has used that name."""
+    number, wanted = 1, path
+    while os.path.exists(wanted):
+        number += 1
+        wanted = f"{path}_{number}"
+    return make_directory(wanted)
+
+
 def popen(arguments, log):
     """Start a server in a session of its own, so that Ctrl-C reaches us and not it."""
     options = {}
@@ -78,7 +87,7 @@ def wait_for(what, condition, deadline=20.0, interval=0.01):
             last = condition()
             if last:
                 return last
-        except (psycopg2.Error, OSError, RedisGone) as error:
+        except (psycopg2.Error, OSError, RedisGone, RedisError) as error:
             last = error
         if time.monotonic() > end:
             raise Failure(f"waited {deadline:.0f} s in vain: {what} (last seen: {last!r})")
@@ -110,10 +119,10 @@ class Postgres:
     }
 
     def __init__(self, directory, settings=None, preload=True):
-        self.directory = make_directory(directory)
-        self.data = os.path.join(directory, "data")
-        self.log = os.path.join(directory, "postgres.log")
-        self.socket = directory
+        self.directory = fresh_directory(directory)
+        self.data = os.path.join(self.directory, "data")
+        self.log = os.path.join(self.directory, "postgres.log")
+        self.socket = self.directory
         self.preload = preload
         self.settings = dict(self.DEFAULTS, **(settings or {}))
         self.process = None
@@ -416,9 +425,9 @@ class Redis:
     """One private Redis.  With `durable`, what it has acknowledged survives SIGKILL."""
 
     def __init__(self, directory, durable=False, options=()):
-        self.directory = make_directory(directory)
-        self.path = os.path.join(directory, "redis.sock")
-        self.log = os.path.join(directory, "redis.log")
+        self.directory = fresh_directory(directory)
+        self.path = os.path.join(self.directory, "redis.sock")
+        self.log = os.path.join(self.directory, "redis.log")
         self.durable = durable
         self.options = list(options)
         self.process = None
