@@ -336,7 +336,7 @@ CREATE FUNCTION cache_get(
     dialect text DEFAULT NULL
 ) RETURNS text
     AS 'MODULE_PATHNAME', 'cache_ext_get'
-    LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 1000;
+    LANGUAGE C VOLATILE PARALLEL UNSAFE COST 1000;   -- takes snapshots of its own
 
 COMMENT ON FUNCTION cache_get(text, text, interval, text[], text) IS
     'value cached under key; on a miss the result of query as a JSON array of objects, stored for next time, or NULL without a query';

@@ -170,13 +170,23 @@ struct Ask
 };
 
 /*
+ * A REPEATABLE READ transaction has the one snapshot that it has.  So has a
+ * parallel query: somebody has declared a function that calls us safe for it.
+ */
+static bool
+may_take_snapshots()
+{
+	return !IsolationUsesXactSnapshot() && !IsInParallelMode();
+}
+
+/*
  * May this transaction use shared values?  Not when it has changed anything
  * that a shared value could miss, and not when it must keep to an old snapshot.
  */
 static bool
 may_share()
 {
-	return pg::cache_enabled && !IsolationUsesXactSnapshot() && !invalidation::have_items() &&
+	return pg::cache_enabled && may_take_snapshots() && !invalidation::have_items() &&
 	       !FullTransactionIdIsValid(GetTopFullTransactionIdIfAny()) && pg::redis_configured();
 }
 
@@ -196,8 +206,12 @@ static void
 answer_by_query(const Ask &ask, Fill *fill, QueryAnswer *answer)
 {
 	pg::call([&] {
-		PushActiveSnapshot(IsolationUsesXactSnapshot() ? GetTransactionSnapshot()
-		                                               : GetLatestSnapshot());
+		if (may_take_snapshots())
+			PushActiveSnapshot(GetLatestSnapshot());
+		else if (IsInParallelMode())
+			PushActiveSnapshot(GetActiveSnapshot());
+		else
+			PushActiveSnapshot(GetTransactionSnapshot());
 	});
 	if (fill != nullptr)
 		fill->note_snapshot();

@@ -332,6 +332,24 @@ def a_set_takes_effect_at_commit_and_only_then(options):
         expect(get(other, "bare", None) is None, "a deleted value was given")
 
 
+def a_parallel_plan_gets_answers_and_shares_nothing(options):
+    """Snapshots cannot be taken in a parallel query; cache_get says so, and a wrong declaration is no crash."""
+    with Cache("parallel") as cache:
+        db = cache.session()
+        db.run("CREATE TABLE large AS SELECT generate_series(1, 20000) AS i; ANALYZE large;"
+               "SET parallel_setup_cost = 0; SET parallel_tuple_cost = 0; SET min_parallel_table_scan_size = 0")
+        calls = "SELECT DISTINCT cache_get('p' || i % 3, 'SELECT v FROM t') FROM large WHERE i % 100 = 0"
+        plan = "\n".join(row[0] for row in db.rows("EXPLAIN " + calls))
+        expect("Gather" not in plan, "cache_get went into a parallel plan:\n" + plan)
+        expect(db.rows(calls) == [(text(1),)], "wrong")
+        cache.redis.ask("FLUSHALL")
+        db.run("ALTER FUNCTION cache_get PARALLEL SAFE")
+        plan = "\n".join(row[0] for row in db.rows("EXPLAIN " + calls))
+        expect("Gather" in plan, "the plan is not parallel: nothing is tested")
+        expect(db.rows(calls) == [(text(1),)], "wrong in a parallel plan")
+        expect(cache.redis.ask("EXISTS", "p0", "p1", "p2") == 0, "a parallel query stored something")
+
+
 # ---------------------------------------------------------------------------
 # Whose answer
 # ---------------------------------------------------------------------------
@@ -534,6 +552,7 @@ TESTS = [
     a_writer_sees_its_own_and_shares_nothing,
     a_repeatable_read_transaction_keeps_its_snapshot,
     a_set_takes_effect_at_commit_and_only_then,
+    a_parallel_plan_gets_answers_and_shares_nothing,
     an_entry_is_for_its_role_and_settings_only,
     large_values_are_returned_and_not_stored,
     awkward_keys_are_exactly_those_keys,
