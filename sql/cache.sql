@@ -100,6 +100,11 @@ EXCEPTION WHEN read_only_sql_transaction THEN
     DELETE FROM cache_test.vendor WHERE id = 7;
 END $$;
 
+SELECT cache_get('k', $$SELECT cache_set('other', 'x')$$, ttl => '1 s');
+BEGIN READ ONLY;
+SELECT cache_get('k', 'SELECT 1 AS x');
+SELECT cache_delete('k');
+ROLLBACK;
 -- volatile functions only with a ttl
 SELECT cache_get('k', 'SELECT random()');
 SELECT cache_get('k', 'SELECT random() < 2 AS x', ttl => '1 s');

@@ -322,6 +322,7 @@ cache_ext_set(PG_FUNCTION_ARGS)
 	invalidation::SetItem item;
 	cache::Names tags;
 
+	PreventCommandIfReadOnly("cache_set()");
 	if (PG_ARGISNULL(0))
 		cache::refuse_null("cache key");
 	item.key = cache::key_argument(fcinfo, 0);
@@ -347,6 +348,7 @@ cache_ext_delete(PG_FUNCTION_ARGS)
 {
 	cache::Names keys;
 
+	PreventCommandIfReadOnly("cache_delete()");
 	if (PG_ARGISNULL(0))
 		cache::refuse_null("cache key");
 	keys = cache::names_argument(fcinfo, 0, "cache key");

@@ -160,7 +160,10 @@ knows_deliveries(const Trust &trust, const pg::RedisServer &server)
 {
 	if (!trust.has_incarnation || trust.incarnation == server.incarnation)
 		return true;
-	pg::call([] { worker::wake(); });
+	pg::call([] {
+		if (!RecoveryInProgress())
+			worker::wake();
+	});
 	return false;
 }
 

@@ -8,7 +8,8 @@ import threading
 import time
 
 import psycopg2
-from harness import Failure, Postgres, Redis, RedisGone, expect, is_waiting, wait_for
+from harness import (Failure, Postgres, Redis, RedisGone, expect, is_waiting, program, run_as_server,
+                     wait_for)
 
 # The table's value, as the query behind a key; the second form waits in its middle, after its
 # snapshot has been taken, until nobody holds advisory lock 1 exclusively.
@@ -332,6 +333,34 @@ def a_set_takes_effect_at_commit_and_only_then(options):
         expect(get(other, "bare", None) is None, "a deleted value was given")
 
 
+def a_standby_reads_what_holds_and_stores_nothing(options):
+    with Cache("primary") as cache:
+        db = cache.session()
+        warm(db)
+        standby = Postgres(work("standby"), dict(cache.postgres.settings))
+        standby.expect("exited with exit code 1", "terminating walreceiver")
+        run_as_server([program("pg_basebackup"), "-h", cache.postgres.socket, "-U", "postgres",
+                       "-D", standby.data, "-R", "-X", "stream", "-c", "fast"], standby.log)
+        try:
+            standby.start()
+            with standby.session("shop") as reader:
+                expect(reader.value("SELECT pg_is_in_recovery()"), "this is no standby: nothing is tested")
+                expect(get(reader, "k", None) == text(1), "the primary's entry is not believed")
+                expect(get(reader, "new") == text(1), "the query does not answer")
+                expect(cache.redis.ask("EXISTS", "new") == 0, "a standby stored something")
+                cache.redis.ask("SET", "bare", "value")
+                expect(get(reader, "bare", None) in (None, "value"), "wrong")
+                change(db, 2)
+                cache.delivered(db)
+                expect(get(reader, "k", None) is None, "a void entry was believed")
+                wait_for("the standby has replayed", lambda: get(reader) == text(2))
+                reader.fails("25006", "SELECT cache_set('k', 'x')")
+            standby.stop()
+            standby.check_log()
+        finally:
+            standby.stop("immediate")
+
+
 def a_parallel_plan_gets_answers_and_shares_nothing(options):
     """Snapshots cannot be taken in a parallel query; cache_get says so, and a wrong declaration is no crash."""
     with Cache("parallel") as cache:
@@ -552,6 +581,7 @@ TESTS = [
     a_writer_sees_its_own_and_shares_nothing,
     a_repeatable_read_transaction_keeps_its_snapshot,
     a_set_takes_effect_at_commit_and_only_then,
+    a_standby_reads_what_holds_and_stores_nothing,
     a_parallel_plan_gets_answers_and_shares_nothing,
     an_entry_is_for_its_role_and_settings_only,
     large_values_are_returned_and_not_stored,
