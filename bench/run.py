@@ -66,7 +66,7 @@ COMMIT;
 READ_KEY = "\\set bag random(1, :bags)\nSELECT id, qr_id, type, status, weight_kg FROM bag WHERE id = :bag;\n"
 READ_STATISTICS = "SELECT * FROM statistics_cache;\n"
 SELECT_1 = "SELECT 1;\n"
-CACHE_GET = "SELECT cache_get('bench:value');\n"
+CACHE_GET = "SELECT cache_get('bench-value');\n"
 
 
 # ---------------------------------------------------------------------------
@@ -290,10 +290,10 @@ class Bench:
                 for number in range(self.options.pairs + 2):        # the first two warm up
                     low = 1 + number * 10000 % max(bags - 10000, 1)
                     for dbname in (("plain", "statistics") if number % 2 == 0 else ("statistics", "plain")):
-                        self.settled(dbname)
                         started = time.perf_counter()
                         sessions[dbname].run(statement, {"low": low})
                         times[dbname].append(time.perf_counter() - started)
+                        self.settled(dbname)
             for found in times.values():
                 del found[:2]
             ratios = [a / b for a, b in zip(times["plain"], times["statistics"])]
@@ -361,17 +361,17 @@ class Bench:
             db.run("CREATE DATABASE cached")
         with self.server.session("cached") as db:
             db.run("CREATE EXTENSION cache_ext")
-            db.run("SELECT cache_get('bench:value', $q$SELECT repeat('x', 100) AS value$q$, ttl => '1 day')")
+            db.run("SELECT cache_get('bench-value', $q$SELECT repeat('x', 100) AS value$q$, ttl => '1 day')")
             for _ in range(3):
-                db.run("SELECT cache_get('bench:value')")
+                db.run("SELECT cache_get('bench-value')")
         ratios, ones, gets, hits = [], [], [], []
         seconds = max(1, self.options.seconds // 2)
         with self.redis.client() as client:
-            client("SET", "bench:raw", "x" * 160)
+            client("SET", "bench-raw", "x" * 160)
         for _ in range(self.options.pairs):
             one = self.latency("cached", SELECT_1, 1, seconds)
             csv = subprocess.run(["redis-benchmark", "-s", self.redis.path, "-c", "1", "-n", "20000", "--csv",
-                                  "GET", "bench:raw"], stdout=subprocess.PIPE, text=True, check=True).stdout
+                                  "GET", "bench-raw"], stdout=subprocess.PIPE, text=True, check=True).stdout
             fields = [field.strip('"') for field in csv.strip().splitlines()[-1].split(",")]
             raw = float(fields[4]) * 1000
             hit = self.latency("cached", CACHE_GET, 1, seconds)
