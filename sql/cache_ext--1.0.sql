@@ -37,7 +37,7 @@ CREATE TABLE cache_ext_internal.statistic_source (
 COMMENT ON TABLE cache_ext_internal.statistic_source IS 'which statistics look at which source';
 
 CREATE TABLE cache_ext_internal.leaf (
-    relation oid PRIMARY KEY,
+    relation regclass PRIMARY KEY,
     source integer NOT NULL REFERENCES cache_ext_internal.source ON DELETE CASCADE
 );
 COMMENT ON TABLE cache_ext_internal.leaf IS
@@ -57,6 +57,7 @@ SELECT pg_catalog.pg_extension_config_dump('cache_ext_internal.source_id', '');
 SELECT pg_catalog.pg_extension_config_dump('cache_ext_internal.statistic', '');
 SELECT pg_catalog.pg_extension_config_dump('cache_ext_internal.source', '');
 SELECT pg_catalog.pg_extension_config_dump('cache_ext_internal.statistic_source', '');
+SELECT pg_catalog.pg_extension_config_dump('cache_ext_internal.leaf', '');
 SELECT pg_catalog.pg_extension_config_dump('cache_ext_internal.progress', '');
 
 CREATE FUNCTION cache_ext_internal.capture_statement() RETURNS trigger

@@ -107,10 +107,34 @@ upsert_part(Store *store, const Part &part, Snapshot snapshot, const Datum *key,
 
 /* ---- parts ---- */
 
+bool
+is_better(AggregateKind kind, Store *store, Datum candidate, Datum than)
+{
+	int order = compare_values(store, store->key_count - 1, candidate, than);
+
+	return kind == AggregateKind::kMaximum ? order > 0 : order < 0;
+}
+
+void
+note_value(Extreme **note, AggregateKind kind, Store *store, Datum value, int64 before, int64 after,
+           MemoryContext context)
+{
+	if (*note == nullptr)
+		*note = static_cast<Extreme *>(MemoryContextAllocZero(context, sizeof(Extreme)));
+	if (before > 0 && after <= 0)
+		(*note)->removed = true;
+	if (after > 0)
+	{
+		if (!(*note)->has_candidate || is_better(kind, store, value, (*note)->candidate))
+			(*note)->candidate = value;
+		(*note)->has_candidate = true;
+	}
+}
+
 /*
  * New states of a part with values.  Each value that appears or disappears
  * changes the distinct count of its group; each touched group is entered into
- * the pending totals, so that its extremes are looked up again.
+ * the pending totals with what becomes of its extremes.
  */
 static void
 apply_values(Pending *pending, int number, Snapshot snapshot)
@@ -131,12 +155,19 @@ apply_values(Pending *pending, int number, Snapshot snapshot)
 			return;
 		upsert_part(store, part, snapshot, key, nulls, change, &before, &after);
 
-		int64 *totals = key_cells(pending->totals, key, nulls, true);
+		int64 *totals = key_cells(pending->totals, key, nulls, true) + d->cell_count;
 		for (int i = 0; i < d->derived_count; ++i)
-			if (d->derived[i].part == number)
-				totals[d->cell_count + i] += d->derived[i].kind == AggregateKind::kCountDistinct
-				                                 ? (after > 0) - (before > 0)
-				                                 : 1;
+		{
+			const Derived &derived = d->derived[i];
+
+			if (derived.part != number)
+				continue;
+			if (derived.kind == AggregateKind::kCountDistinct)
+				totals[i] += (after > 0) - (before > 0);
+			else
+				note_value(reinterpret_cast<Extreme **>(&totals[i]), derived.kind, store,
+				           key[d->group_count], before, after, pending->context);
+		}
 		MemoryContextReset(scratch);
 	});
 	MemoryContextSwitchTo(caller);
@@ -222,6 +253,23 @@ outermost(const Definition *d, const Derived &derived, Store *store, Snapshot sn
 	return false;
 }
 
+/* The stored extreme, unless a change moves it: outwards by a candidate, inwards by a removal. */
+static void
+fold_extreme(const Definition *d, const Derived &derived, Store *store, Snapshot snapshot,
+             const Datum *group, const bool *nulls, const Extreme *change, Datum *value, bool *null)
+{
+	if (change == nullptr)
+		return;
+	if (change->removed)
+		*null = !outermost(d, derived, store, snapshot, group, nulls, value);
+	else if (change->has_candidate &&
+	         (*null || is_better(derived.kind, store, change->candidate, *value)))
+	{
+		*value = change->candidate;
+		*null = false;
+	}
+}
+
 static void
 apply_totals(Pending *pending, Snapshot snapshot)
 {
@@ -272,14 +320,14 @@ apply_totals(Pending *pending, Snapshot snapshot)
 				values[column] = Int64GetDatum(add_counts(before, change[d->cell_count + i]));
 				isnull[column] = false;
 			}
-			else if (row != nullptr && change[d->cell_count + i] == 0)
-			{
-				values[column] = row->tts_values[column];
-				isnull[column] = row->tts_isnull[column];
-			}
 			else
-				isnull[column] = !outermost(d, derived, parts[derived.part], snapshot, group, nulls,
-				                            &values[column]);
+			{
+				values[column] = row == nullptr ? (Datum) 0 : row->tts_values[column];
+				isnull[column] = row == nullptr || row->tts_isnull[column];
+				fold_extreme(d, derived, parts[derived.part], snapshot, group, nulls,
+				             reinterpret_cast<const Extreme *>(change[d->cell_count + i]),
+				             &values[column], &isnull[column]);
+			}
 		}
 		if (row == nullptr && !(empty && d->group_count > 0))
 			insert_into(store, values, isnull);

@@ -8,6 +8,7 @@
 #pragma once
 
 #include "ext/statistics/pending.hpp"
+#include "ext/statistics/store.hpp"
 
 namespace cache_ext::statistics {
 
@@ -23,6 +24,24 @@ bool exists_counts(const Block &block, int64 matches);
 /* The total of a cell after a join key went from one state (cells, then matches) to another. */
 int64 exists_change(const Block &block, const Part &part, int cell, const int64 *before,
                     const int64 *after, int64 total);
+
+/* What pending values do to one of a group's extremes. */
+struct Extreme
+{
+	bool has_candidate; /* a pending value that has rows */
+	Datum candidate;
+	bool removed; /* a value of the table has lost its last row */
+};
+
+/*
+ * Notes the change of a value from so many rows to so many; the value must
+ * live as long as the note, which is made in the context at first.
+ */
+void note_value(Extreme **note, AggregateKind kind, Store *store, Datum value, int64 before,
+                int64 after, MemoryContext context);
+
+/* Is the candidate further out?  The value is the last key column of the store. */
+bool is_better(AggregateKind kind, Store *store, Datum candidate, Datum than);
 
 /* State cells as columns of a row, and back; a sum is copied into the current context. */
 void store_cell(bool is_sum, int64 cell, Datum *value, bool *null);

@@ -29,14 +29,6 @@ extern "C" {
 
 namespace cache_ext::statistics {
 
-/* What the pending values of a group do to one of its extremes. */
-struct Extreme
-{
-	bool has_candidate; /* a pending value that has rows */
-	Datum candidate;
-	bool removed; /* a value of the table has lost its last row */
-};
-
 struct Reading
 {
 	Definition *definition;
@@ -79,34 +71,6 @@ part_store(Reading *r, int number)
 	return r->parts[number];
 }
 
-static bool
-is_better(AggregateKind kind, Store *store, int column, Datum candidate, Datum than)
-{
-	int order = compare_values(store, column, candidate, than);
-
-	return kind == AggregateKind::kMaximum ? order > 0 : order < 0;
-}
-
-static void
-note_value(Reading *r, int number, Extreme **state, AggregateKind kind, Datum value, int64 before,
-           int64 after)
-{
-	if (*state == nullptr)
-		*state =
-		    static_cast<Extreme *>(MemoryContextAllocZero(r->pending->context, sizeof(Extreme)));
-	if (before > 0 && after <= 0)
-		(*state)->removed = true;
-	if (after > 0)
-	{
-		Store *store = part_store(r, number);
-		int column = r->definition->group_count;
-
-		if (!(*state)->has_candidate || is_better(kind, store, column, value, (*state)->candidate))
-			(*state)->candidate = value;
-		(*state)->has_candidate = true;
-	}
-}
-
 /* Pending values of a part change distinct counts and extremes of their groups. */
 static void
 resolve_values(Reading *r, int number)
@@ -137,8 +101,8 @@ resolve_values(Reading *r, int number)
 			if (derived.kind == AggregateKind::kCountDistinct)
 				totals[i] += (after > 0) - (before > 0);
 			else
-				note_value(r, number, reinterpret_cast<Extreme **>(&totals[i]), derived.kind,
-				           key[d->group_count], before, after);
+				note_value(reinterpret_cast<Extreme **>(&totals[i]), derived.kind, store,
+				           key[d->group_count], before, after, r->pending->context);
 		}
 	});
 }
@@ -214,8 +178,7 @@ derive_extreme(Reading *r, const Derived &derived, const Extreme *change, const 
 	if (change->removed)
 		*null = !outermost_unmentioned(r, derived, group, nulls, value);
 	if (change->has_candidate &&
-	    (*null || is_better(derived.kind, part_store(r, derived.part), r->definition->group_count,
-	                        change->candidate, *value)))
+	    (*null || is_better(derived.kind, part_store(r, derived.part), change->candidate, *value)))
 	{
 		*value = change->candidate;
 		*null = false;

@@ -491,8 +491,14 @@ cache_ext_before_ddl(PG_FUNCTION_ARGS)
 	auto *event = reinterpret_cast<EventTriggerData *>(fcinfo->context);
 
 	pg::guard([&] {
-		if (IsA(event->parsetree, AlterTableStmt) && OidIsValid(internal_relation("source", true)))
+		bool alters = IsA(event->parsetree, AlterTableStmt);
+
+		if (own_commands > 0 || !OidIsValid(internal_relation("source", true)))
+			return;
+		if (alters)
 			refuse_concurrent_detach((AlterTableStmt *) event->parsetree);
+		if (alters || strncmp(GetCommandTagName(event->tag), "DROP", 4) == 0)
+			pg::hold_off_maintenance();
 	});
 	PG_RETURN_POINTER(nullptr);
 }
