@@ -108,7 +108,7 @@ struct Link
 	int fd = -1;
 	WaitEventSet *events = nullptr;
 	redis::Connection protocol;
-	Digest incarnation{0, 0};
+	Digest instance{0, 0};
 	bool identified = false;
 	uint64 number = 0; /* 0 until the handshake is done */
 };
@@ -675,7 +675,7 @@ shake_hands(Link *to, const Deadline &deadline)
 	std::string_view replication_id = info_field(replies[next + 1].text, "master_replid");
 
 	to->identified = !run_id.empty() && !replication_id.empty();
-	to->incarnation = cache::digest_incarnation(run_id, replication_id);
+	to->instance = cache::digest_instance(run_id, replication_id);
 }
 
 static void
@@ -799,10 +799,15 @@ with_link(const ExchangeOptions &options, Fn &&fn) -> std::invoke_result_t<Fn &>
 	throw *failure;
 }
 
+/* The prefix is looked at anew: a reload may have changed it under an open connection. */
 static RedisServer
 describe(const Link &to)
 {
-	return {to.incarnation, to.identified, to.number};
+	std::string_view prefix = key_prefix != nullptr ? key_prefix : "";
+
+	return {
+	    cache::digest_incarnation(to.instance, static_cast<uint32>(to.address.database), prefix),
+	    to.instance, to.identified, to.number};
 }
 
 std::vector<redis::Reply>

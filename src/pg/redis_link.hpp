@@ -27,9 +27,10 @@ namespace cache_ext::pg {
 /* What a connection is to those who remember things about it. */
 struct RedisServer
 {
-	Digest incarnation; /* of run_id and master_replid, asked when the connection was made */
-	bool identified; /* false: it hides run_id or master_replid, so nothing may rely on incarnation
-	                  */
+	/* One life of server, Redis database and key prefix: what deliveries and nonces belong to. */
+	Digest incarnation;
+	Digest instance;   /* one life of the server alone: digest_instance() of what INFO says */
+	bool identified;   /* false: it hides who it is, so nothing may rely on the two above */
 	uint64 connection; /* number of this connection in this process, from 1; never used twice */
 };
 

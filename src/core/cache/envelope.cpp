@@ -155,9 +155,21 @@ digest_namespace(uint64_t system_identifier, uint32_t timeline, uint32_t databas
 }
 
 Digest
-digest_incarnation(std::string_view run_id, std::string_view master_replid) noexcept
+digest_instance(std::string_view run_id, std::string_view master_replid) noexcept
 {
 	return Digester().add(run_id).add(":").add(master_replid).finish();
+}
+
+Digest
+digest_incarnation(const Digest &instance, uint32_t redis_database,
+                   std::string_view key_prefix) noexcept
+{
+	return Digester()
+	    .add(instance.high)
+	    .add(instance.low)
+	    .add(uint64_t{redis_database})
+	    .add(key_prefix)
+	    .finish();
 }
 
 } /* namespace cache_ext::cache */

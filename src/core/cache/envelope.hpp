@@ -27,7 +27,7 @@ constexpr size_t kNonceSize = 16;
 struct Token
 {
 	Digest name_space;  /* digest_namespace() */
-	Digest incarnation; /* digest_incarnation() of the server the nonces were read from */
+	Digest incarnation; /* digest_incarnation() of where the nonces were read from */
 	Digest versions;    /* digest_versions() */
 };
 
@@ -60,9 +60,18 @@ bool looks_like_envelope(std::string_view bytes) noexcept;
 Digest digest_namespace(uint64_t system_identifier, uint32_t timeline, uint32_t database,
                         uint32_t bucket_count, uint64_t epoch) noexcept;
 
-/* Both parts are needed: run_id survives demote and promote, master_replid a restart with its file.
+/*
+ * One life of a Redis server.  Both parts are needed: run_id survives demote
+ * and promote, master_replid a restart with its file.
  */
-Digest digest_incarnation(std::string_view run_id, std::string_view master_replid) noexcept;
+Digest digest_instance(std::string_view run_id, std::string_view master_replid) noexcept;
+
+/*
+ * One life of the names that we use there: invalidations that went to another
+ * server, to another of its databases or under another prefix say nothing here.
+ */
+Digest digest_incarnation(const Digest &instance, uint32_t redis_database,
+                          std::string_view key_prefix) noexcept;
 
 /*
  * Fingerprint of the nonces of an entry's buckets, in ascending order of the

@@ -151,9 +151,11 @@ look_at_outbox(const std::vector<uint32> &buckets)
 }
 
 /*
- * Has Redis changed since the last delivery?  Then it may hold again what was
- * removed: own entries know by themselves, bare ones wait for the worker, which
- * repeats the deliveries that may have been lost.
+ * Is this where all deliveries are known to?  If not, versions and values here
+ * may have missed invalidations: Redis has restarted with older data, or another
+ * address or prefix is in use than the worker's.  The worker adopts the new
+ * place, repeats what may have been lost and raises the epoch.  Before the first
+ * delivery there is nothing to have missed.
  */
 static bool
 knows_deliveries(const Trust &trust, const pg::RedisServer &server)
@@ -242,12 +244,10 @@ unavailable()
 
 /* A value without envelope: another application's, or stored for one. */
 static void
-judge_bare(const Trust &trust, const pg::RedisServer &server, Attempt *attempt)
+judge_bare(Attempt *attempt)
 {
 	std::string_view bytes = attempt->lookup.storage.text;
 
-	if (!knows_deliveries(trust, server))
-		return;
 	if (!is_valid_text(bytes))
 	{
 		pg::call([&] {
@@ -300,7 +300,7 @@ attempt(std::string_view key, const std::vector<uint32> &buckets)
 
 	auto replies = ask(mget(names), &server);
 
-	if (!replies || !server.identified)
+	if (!replies || !server.identified || !knows_deliveries(trust, server))
 	{
 		result.lookup = unavailable();
 		return result;
@@ -331,7 +331,7 @@ attempt(std::string_view key, const std::vector<uint32> &buckets)
 	if (auto envelope = decode(result.lookup.storage.text))
 		judge_envelope(*envelope, trust, server, versions, buckets, key, &result);
 	else if (!looks_like_envelope(result.lookup.storage.text))
-		judge_bare(trust, server, &result);
+		judge_bare(&result);
 	return result;
 }
 
@@ -379,7 +379,7 @@ Fill::begin(Seen &&seen)
 	/* What is stored now would be void at the delivery: not worth a round trip. */
 	if (!trust.trusted)
 		return false;
-	return plain_ ? begin_plain() : begin_envelope(trust.epoch);
+	return plain_ ? begin_plain(trust) : begin_envelope(trust);
 }
 
 /*
@@ -388,7 +388,7 @@ Fill::begin(Seen &&seen)
  * MGET behind it reads whichever won.
  */
 bool
-Fill::begin_envelope(uint64 epoch)
+Fill::begin_envelope(const Trust &trust)
 {
 	std::vector<std::string> names;
 	pg::RedisServer server;
@@ -402,11 +402,12 @@ Fill::begin_envelope(uint64 epoch)
 		const Reply &versions = replies->back();
 
 		(void) note_first_refusal(*replies);
-		if (!server.identified || !versions.is_array() || versions.elements.size() != names.size())
+		if (!server.identified || !knows_deliveries(trust, server) || !versions.is_array() ||
+		    versions.elements.size() != names.size())
 			return false;
 		if (auto digest = digest_versions(versions, 0, buckets_))
 		{
-			seen_ = {server.connection, epoch, server.incarnation, *digest, {}};
+			seen_ = {server.connection, trust.epoch, server.incarnation, *digest, {}};
 			return true;
 		}
 
@@ -431,7 +432,7 @@ Fill::begin_envelope(uint64 epoch)
  * vanished or appeared.
  */
 bool
-Fill::begin_plain()
+Fill::begin_plain(const Trust &trust)
 {
 	std::vector<std::string> names;
 	std::vector<std::string_view> arguments{"WATCH"};
@@ -457,7 +458,7 @@ Fill::begin_plain()
 	}
 	watching = true;
 	seen_.connection = server.connection;
-	return server.identified;
+	return server.identified && knows_deliveries(trust, server);
 }
 
 /*

@@ -91,8 +91,8 @@ class Fill
 	void finish(std::string_view value, int64 ttl_ms, bool by_settings);
 
   private:
-	bool begin_plain();
-	bool begin_envelope(uint64 epoch);
+	bool begin_plain(const Trust &trust);
+	bool begin_envelope(const Trust &trust);
 	void make_durable() const;
 	std::string envelope(std::string_view value, bool by_settings) const;
 

@@ -642,6 +642,7 @@ class Delivery
 	void read_batch(Taken *taken);
 	void raise_epoch(const Taken &taken);
 	void adopt_server(const pg::RedisServer &server, const RedisState &state);
+	bool is_elsewhere(const RedisState &state) const;
 	void check_server();
 	void begin_sweep(const std::vector<const OutboxRow *> &rows, Oid file);
 	void continue_sweep(const Channel &channel, uint64 lsn);
@@ -769,6 +770,12 @@ Delivery::adopt_server(const pg::RedisServer &server, const RedisState &known)
 {
 	RedisState state = known;
 
+	/*
+	 * Own entries that lie where we have been before, and missed what was told
+	 * elsewhere, are void.
+	 */
+	if (known.has_incarnation)
+		++state.epoch;
 	state.has_incarnation = true;
 	state.incarnation = server.incarnation;
 	in_transaction([&](MemoryContext) {
@@ -779,6 +786,28 @@ Delivery::adopt_server(const pg::RedisServer &server, const RedisState &known)
 	retained_names_.clear();
 	replicated_at_ = replicated_through_ = 0;
 	behind_ = true;
+}
+
+/*
+ * Nothing waits to be told; but readers believe nothing until the server they
+ * see is the known one, so another one is adopted without waiting for work.
+ */
+bool
+Delivery::is_elsewhere(const RedisState &state) const
+{
+	pg::ExchangeOptions options;
+
+	if (!state.has_incarnation)
+		return false;
+	options.ignore_backoff = true;
+	try
+	{
+		return pg::redis_server(options).incarnation != state.incarnation;
+	}
+	catch (const Error &)
+	{
+		return false; /* readers that meet it ask again */
+	}
 }
 
 /* REPLICAOF by hand does not cut connections: look whether this still is the server it was. */
@@ -805,7 +834,7 @@ Delivery::check_server()
 	expect_good(replies[0]);
 	info_ = parse_server_info(replies[0].text);
 	info_at_ = now;
-	if (cache::digest_incarnation(info_.run_id, info_.master_replid) != server.incarnation)
+	if (cache::digest_instance(info_.run_id, info_.master_replid) != server.instance)
 	{
 		pg::redis_disconnect();
 		return;
@@ -1199,7 +1228,8 @@ Delivery::work()
 
 	for (int i = 0; i < taken.count; ++i)
 		epoch_wanted = epoch_wanted || asks_for_epoch(taken.rows[i]);
-	if (taken.count == 0 && !epoch_wanted && !sweep_.active() && !watching_)
+	if (taken.count == 0 && !epoch_wanted && !sweep_.active() && !watching_ &&
+	    !is_elsewhere(taken.state))
 	{
 		bool occupied = false;
 

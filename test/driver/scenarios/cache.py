@@ -204,6 +204,69 @@ def a_redis_restarted_with_older_data_is_not_believed(options):
             for pid in workers:
                 os.kill(pid, signal.SIGCONT)
         wait_for("what came back is removed again", lambda: cache.redis.ask("EXISTS", "bare") == 0)
+        wait_for("Redis is used again", lambda: get(db) and get(db, "k", None) == text(2))
+
+
+def a_session_elsewhere_believes_and_stores_nothing(options):
+    with Cache("elsewhere") as cache:
+        db, stray = cache.session(), cache.session()
+        other = Redis(work("elsewhere_other")).start()
+        try:
+            change(db, 1)
+            cache.delivered(db)
+            for setting, value, redis, prefix in (
+                    ("redis_url", other.url, other, ""), ("redis_url", cache.redis.url + "?db=3", cache.redis, ""),
+                    ("key_prefix", "p:", cache.redis, "p:")):
+                before = db.value("SELECT v FROM t")
+                stray.run(f"SET cache_ext.{setting} = '{value}'")
+                expect(get(stray) == text(before), "the query does not answer")
+                expect(get(stray, dialect="'plain'") == text(before), "the query does not answer")
+                expect(redis.ask("EXISTS", prefix + "k") == 0 or redis is cache.redis and prefix == "",
+                       f"stored with another {setting}")
+                change(db, before + 1)
+                cache.delivered(db)
+                expect(get(stray) == text(before + 1), f"an old value with another {setting}")
+                stray.run(f"RESET cache_ext.{setting}")
+                warm(stray)
+        finally:
+            other.stop()
+
+
+def an_address_used_again_is_not_believed(options):
+    with Cache("again") as cache:
+        db = cache.session()
+        other = Redis(work("again_other")).start()
+
+        def use(redis):
+            cache.postgres.set(cache_ext__redis_url=f"'{redis.url}'")
+
+            def used():
+                db.run("SELECT cache_invalidate('something')")
+                get(db, "probe")
+                return redis.ask("EXISTS", "probe")
+
+            wait_for("the other Redis is used", used)
+            cache.delivered(db)
+            redis.ask("UNLINK", "probe")
+
+        try:
+            change(db, 1)
+            cache.delivered(db)
+            warm(db)
+            old = {key: cache.redis.ask("GET", key) for key in cache.redis.ask("KEYS", "*")}
+            epoch = db.value("SELECT epoch FROM invalidation_status")
+            use(other)
+            change(db, 2)
+            cache.delivered(db)
+            use(cache.redis)
+            # Exactly as it was left, as if nothing had been repeated.
+            for key, value in old.items():
+                cache.redis.ask("SET", key, value)
+            expect(get(db, "k", None) is None, "an entry from before the change was believed")
+            expect(get(db) == text(2), "an old value was given")
+            expect(db.value("SELECT epoch FROM invalidation_status") >= epoch + 2, "no new epochs")
+        finally:
+            other.stop()
 
 
 def a_value_never_outlives_a_commit_that_a_crash_undid(options):
@@ -576,6 +639,8 @@ TESTS = [
     a_returned_commit_prepared_is_seen_at_once,
     a_long_statement_sees_what_was_committed_meanwhile,
     a_redis_restarted_with_older_data_is_not_believed,
+    a_session_elsewhere_believes_and_stores_nothing,
+    an_address_used_again_is_not_believed,
     a_value_never_outlives_a_commit_that_a_crash_undid,
     forged_or_foreign_entries_are_misses,
     a_writer_sees_its_own_and_shares_nothing,

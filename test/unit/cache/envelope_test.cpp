@@ -159,9 +159,15 @@ TEST(Token, ChangesWithEachPart)
 	EXPECT_NE(base, digest_namespace(1, 2, 9, 4, 5));
 	EXPECT_NE(base, digest_namespace(1, 2, 3, 9, 5));
 	EXPECT_NE(base, digest_namespace(1, 2, 3, 4, 9));
-	EXPECT_NE(digest_incarnation("a", "b"), digest_incarnation("a", "c"));
-	EXPECT_NE(digest_incarnation("a", "b"), digest_incarnation("c", "b"));
-	EXPECT_NE(digest_incarnation("ab", "c"), digest_incarnation("a", "bc"));
+	EXPECT_NE(digest_instance("a", "b"), digest_instance("a", "c"));
+	EXPECT_NE(digest_instance("a", "b"), digest_instance("c", "b"));
+	EXPECT_NE(digest_instance("ab", "c"), digest_instance("a", "bc"));
+
+	Digest place = digest_incarnation(base, 0, "p:");
+
+	EXPECT_NE(place, digest_incarnation(digest_instance("a", "b"), 0, "p:"));
+	EXPECT_NE(place, digest_incarnation(base, 1, "p:"));
+	EXPECT_NE(place, digest_incarnation(base, 0, "q:"));
 }
 
 TEST(Token, VersionsOfOtherBucketsAreOthers)
