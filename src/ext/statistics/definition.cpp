@@ -928,6 +928,32 @@ discard(CachedDefinition *entry)
 	entry->definition = nullptr;
 }
 
+static void
+locate_tables(Definition *definition)
+{
+	MemoryContext caller = MemoryContextSwitchTo(definition->context);
+	List *sources = sources_of_statistic(definition->row.id);
+	char name[NAMEDATALEN];
+	ListCell *cell;
+
+	totals_name(definition->row.id, name);
+	definition->totals = internal_relation(name);
+	for (int i = 0; i < definition->part_count; ++i)
+	{
+		part_name(definition->row.id, i, name);
+		definition->parts[i].table = internal_relation(name);
+	}
+	definition->logs = static_cast<Oid *>(palloc(sizeof(Oid) * Max(list_length(sources), 1)));
+	foreach (cell, sources)
+	{
+		SourceRow source;
+
+		if (find_source(lfirst_int(cell), &source))
+			definition->logs[definition->log_count++] = source.log;
+	}
+	MemoryContextSwitchTo(caller);
+}
+
 Definition *
 definition_of(int32 statistic)
 {
@@ -959,6 +985,7 @@ definition_of(int32 statistic)
 	Definition *definition = analyze(get_view_query(view), context);
 
 	definition->row = row;
+	locate_tables(definition);
 	table_close(view, NoLock);
 	MemoryContextSetParent(context, CacheMemoryContext);
 

@@ -79,6 +79,7 @@ struct Part
 	TupleDesc key_desc;
 	int cell_count;
 	bool *cell_is_sum;
+	Oid table; /* of an existing statistic */
 };
 
 enum class AggregateKind : uint8
@@ -130,7 +131,12 @@ struct Block
 
 struct Definition
 {
+	/* Of an existing statistic: its relations and the logs of its sources. */
 	StatisticRow row;
+	Oid totals;
+	int log_count;
+	Oid *logs;
+
 	MemoryContext context;
 	bool valid;
 

@@ -77,10 +77,26 @@ forget_statistics(List *dropped)
 }
 
 static void
+forget_watches(List *dropped)
+{
+	StringInfoData numbers;
+	ListCell *cell;
+
+	if (dropped == NIL)
+		return;
+	initStringInfo(&numbers);
+	foreach (cell, dropped)
+		appendStringInfo(&numbers, "%s%u", numbers.len == 0 ? "" : ", ", lfirst_oid(cell));
+	run("DELETE FROM cache_ext_internal.watch WHERE relation IN (%s)", numbers.data);
+}
+
+static void
 forget_sources(List *dropped)
 {
 	ListCell *cell;
 	AsOwner owner(internal_owner());
+
+	forget_watches(dropped);
 
 	foreach (cell, dropped)
 	{
@@ -99,10 +115,7 @@ forget_sources(List *dropped)
 			delete_leaf(relation);
 		}
 		if (find_source_by_relation(relation, &source))
-		{
-			run("DELETE FROM cache_ext_internal.watch WHERE relation = %u", relation);
 			release_source(relation);
-		}
 	}
 	owner.restore();
 }

@@ -112,13 +112,10 @@ leading_keys(RelOptInfo *baserel, const Definition *definition)
 static double
 group_estimate(const Definition *definition)
 {
-	char name[NAMEDATALEN];
-
 	if (definition->group_count == 0)
 		return 1;
-	totals_name(definition->row.id, name);
 
-	HeapTuple tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(internal_relation(name)));
+	HeapTuple tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(definition->totals));
 	if (!HeapTupleIsValid(tuple))
 		return kUnknownGroups;
 	double tuples = reinterpret_cast<Form_pg_class>(GETSTRUCT(tuple))->reltuples;

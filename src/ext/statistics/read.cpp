@@ -326,15 +326,8 @@ read_grouped(Reading *r)
 static void
 add_logs(Pending *pending, Snapshot snapshot)
 {
-	ListCell *cell;
-
-	foreach (cell, sources_of_statistic(pending->definition->row.id))
-	{
-		SourceRow source;
-
-		if (find_source(lfirst_int(cell), &source))
-			add_log(pending, source.log, snapshot);
-	}
+	for (int i = 0; i < pending->definition->log_count; ++i)
+		add_log(pending, pending->definition->logs[i], snapshot);
 }
 
 /* Runs the query itself, with the rights of the statistic's owner. */

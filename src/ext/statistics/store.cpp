@@ -21,12 +21,12 @@ extern "C" {
 namespace cache_ext::statistics {
 
 static Store *
-open_store(const char *name, const KeyType *keys, int key_count, LOCKMODE lock)
+open_store(Oid table, const KeyType *keys, int key_count, LOCKMODE lock)
 {
 	auto *store = static_cast<Store *>(palloc0(sizeof(Store)));
 
 	store->context = CurrentMemoryContext;
-	store->table = table_open(internal_relation(name), lock);
+	store->table = table_open(table, lock);
 	store->keys = keys;
 	store->key_count = key_count;
 	store->lock = lock;
@@ -44,7 +44,8 @@ open_store(const char *name, const KeyType *keys, int key_count, LOCKMODE lock)
 
 		if (list_length(indexes) != 1)
 			ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT),
-			                errmsg("index of \"%s.%s\" is missing", kInternalSchema, name),
+			                errmsg("index of \"%s.%s\" is missing", kInternalSchema,
+								   RelationGetRelationName(store->table)),
 			                errhint("Drop and create the statistic anew.")));
 		store->index = index_open(linitial_oid(indexes), lock);
 		list_free(indexes);
@@ -55,19 +56,15 @@ open_store(const char *name, const KeyType *keys, int key_count, LOCKMODE lock)
 Store *
 open_totals(const Definition *definition, LOCKMODE lock)
 {
-	char name[NAMEDATALEN];
-
-	totals_name(definition->row.id, name);
-	return open_store(name, definition->groups, definition->group_count, lock);
+	return open_store(definition->totals, definition->groups, definition->group_count, lock);
 }
 
 Store *
 open_part(const Definition *definition, int part, LOCKMODE lock)
 {
-	char name[NAMEDATALEN];
+	const Part &wanted = definition->parts[part];
 
-	part_name(definition->row.id, part, name);
-	return open_store(name, definition->parts[part].keys, definition->parts[part].key_count, lock);
+	return open_store(wanted.table, wanted.keys, wanted.key_count, lock);
 }
 
 static void
