@@ -7,6 +7,7 @@ import argparse
 import json
 import os
 import random
+import signal
 import statistics as arithmetic
 import sys
 import threading
@@ -265,6 +266,7 @@ def main():
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))     # lets 'finally' end the servers
     try:
         sys.exit(main())
     except KeyboardInterrupt:

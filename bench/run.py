@@ -14,6 +14,7 @@ import math
 import os
 import re
 import shutil
+import signal
 import statistics as arithmetic
 import subprocess
 import sys
@@ -447,6 +448,7 @@ def main():
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))     # lets 'finally' end the servers
     try:
         sys.exit(main())
     except KeyboardInterrupt:

@@ -8,6 +8,7 @@ import importlib
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -157,6 +158,7 @@ def run_driver(tally, options):
             except Exception:  # a broken test fails, and the run goes on
                 detail = traceback.format_exc()
             title = test.__name__.replace("_", " ")
+            harness.end_leftovers()
             for leftover in set(os.listdir(os.environ["CACHE_EXT_WORK"])) - before:
                 shutil.rmtree(os.path.join(os.environ["CACHE_EXT_WORK"], leftover), ignore_errors=True)
             tally.note(name, title, not detail, time.monotonic() - started, detail)
@@ -200,6 +202,7 @@ def main():
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))     # lets 'finally' end the servers
     try:
         sys.exit(main())
     except KeyboardInterrupt:

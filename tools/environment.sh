@@ -106,6 +106,7 @@ server_user() {
 # End what a killed test may have left behind, by process id, then remove the directory.
 remove_workspace() {
 	local file pid
+	set +e
 	[ -n "${CACHE_EXT_WORK:-}" ] || return 0
 	while IFS= read -r file; do
 		pid=$(head -n 1 "$file" 2>/dev/null)

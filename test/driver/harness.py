@@ -6,6 +6,7 @@ Nothing here sleeps for a fixed time to let something happen: wait_for() polls a
 at its deadline with what it last saw.
 """
 
+import atexit
 import os
 import pwd
 import re
@@ -66,9 +67,28 @@ def popen(arguments, log):
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("PG", "REDIS_"))}
     environment["LC_ALL"] = "C.UTF-8"
     with open(log, "ab") as output:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             arguments, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
             start_new_session=True, env=environment, cwd="/", **options)
+    STARTED.append(process)
+    return process
+
+
+STARTED = []
+
+
+@atexit.register
+def end_leftovers():
+    """End servers that a failed set-up or an interrupt has left; a server that was stopped is not among them."""
+    for process in STARTED:
+        if process.poll() is None:
+            process.send_signal(signal.SIGCONT)
+            process.send_signal(signal.SIGQUIT if "postgres" in process.args[0] else signal.SIGKILL)
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+    STARTED.clear()
 
 
 def run_as_server(arguments, log):
