@@ -78,11 +78,13 @@ install_packages() {
 		tail -n 40 "$CACHE_EXT_WORK/apt.log" >&2
 		fail "apt-get could not install: $*"
 	fi
-	if [ -d /run/systemd/system ]; then
-		for package in "${fresh_services[@]}"; do
+	# Services that came with this installation shall not start with the machine either.
+	for package in "${fresh_services[@]}"; do
+		update-rc.d "$package" disable >/dev/null 2>&1 || true
+		if [ -d /run/systemd/system ]; then
 			systemctl disable --quiet "$package" 2>/dev/null || true
-		done
-	fi
+		fi
+	done
 }
 
 require_packages() {
