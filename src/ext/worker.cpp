@@ -69,6 +69,7 @@ namespace {
 
 constexpr int kSweepMs = 1000;     /* look for work nobody told us of */
 constexpr int kIdleExitMs = 3000;  /* without work */
+constexpr int kQuietMs = 500;      /* without work: nobody is disturbed */
 constexpr int kVacuumMs = 1000;    /* between vacuums while there is work */
 constexpr int kHeldMs = 20;        /* the longest sleep that nothing interrupts */
 constexpr int kClaimMs = 2000;     /* for a predecessor to be gone */
@@ -303,6 +304,7 @@ struct Turn
 	int64 folded = 0;
 	invalidation::DeliveryTurn delivery = {};
 	bool installed = true;
+	bool idle = false; /* no work for a while */
 } turn;
 
 void
@@ -344,6 +346,12 @@ run_vacuum()
 {
 	pgstat_report_stat(true); /* the counts of dead rows decide what is worth it */
 	statistics::vacuum_churned();
+}
+
+void
+run_outbox_vacuum()
+{
+	invalidation::vacuum_outbox(turn.idle);
 }
 
 /* What users may have set for sessions must not change how we work. */
@@ -464,10 +472,9 @@ class Loop
 			turn.delivery = {delivery_.pause_ms, true, false, true};
 		next_delivery_ = in_ms(turn.delivery.wait_ms);
 		if (turn.delivery.occupied)
-		{
 			last_work_ = GetCurrentTimestamp();
-			churned_ = true;
-		}
+		turn.idle = TimestampDifferenceExceeds(last_work_, GetCurrentTimestamp(), kQuietMs);
+		attempt(&outbox_vacuum_, context_);
 	}
 
 	/* The flag is lowered by the fold itself: what comes meanwhile needs no latch. */
@@ -553,6 +560,7 @@ class Loop
 	Verb delivery_ = {"cache_ext: delivering invalidations", run_delivery, 0, 0, 0, 0};
 	Verb fold_ = {"cache_ext: folding partial rows", run_fold, 0, 0, 0, 0};
 	Verb vacuum_ = {"cache_ext: vacuuming", run_vacuum, 0, 0, 0, 0};
+	Verb outbox_vacuum_ = {"cache_ext: vacuuming the outbox", run_outbox_vacuum, 0, 0, 0, 0};
 	Verb finish_ = {"cache_ext: leaving", invalidation::finish_delivery, 0, 0, 0, 0};
 	bool started_ = false;
 	bool fold_wanted_ = false;
@@ -602,11 +610,6 @@ launcher_sleep(long ms)
 	                 PG_WAIT_EXTENSION);
 	ResetLatch(MyLatch);
 	CHECK_FOR_INTERRUPTS();
-	if (ConfigReloadPending)
-	{
-		ConfigReloadPending = false;
-		ProcessConfigFile(PGC_SIGHUP);
-	}
 }
 
 /* Workers that left, or were never started, although work was committed. */
@@ -772,8 +775,15 @@ cache_ext_launcher_main(Datum)
 	worker::look_everywhere();
 	for (;;)
 	{
-		worker::start_missing();
 		worker::launcher_sleep(worker::kLauncherMs);
+		if (ConfigReloadPending)
+		{
+			/* Perhaps a Redis was configured that rows have been waiting for. */
+			ConfigReloadPending = false;
+			ProcessConfigFile(PGC_SIGHUP);
+			worker::look_everywhere();
+		}
+		worker::start_missing();
 	}
 }
 

@@ -53,6 +53,7 @@
 #include "pg/memory.hpp"
 #include "pg/redis_link.hpp"
 #include "pg/settings.hpp"
+#include "pg/vacuum.hpp"
 
 extern "C" {
 #include "access/transam.h"
@@ -83,11 +84,12 @@ constexpr size_t kNamesInEvent = 1000;
 
 constexpr int kExchangeMs = 5000;
 constexpr int kIdleMs = 1000;
-constexpr int kPauseMs = 4;  /* between batches under load */
-constexpr int kBusyRows = 4; /* a batch of so many rows means load */
+constexpr int kPauseMs = 5; /* between batches: the first commit is told at once, the next soon */
 constexpr int kFirstBackoffMs = 50;
 constexpr int kLongestBackoffMs = 2000;
-constexpr int kSweepSteps = 8; /* SCANs in one turn */
+constexpr int kSweepSteps = 8;             /* SCANs in one turn */
+constexpr int64 kDeadRows = 2000;          /* worth a vacuum */
+constexpr uint32 kPagesOfSmallOutbox = 64; /* it need not be cut short */
 constexpr int64 kServerCheckMs = 1000;
 
 /* A name that was retained so recently needs no second row: purges keep this distance. */
@@ -423,29 +425,34 @@ class Channel
 	pg::RedisServer server_;
 };
 
-/* Commands whose replies only have to be no errors, cut into pipelines of bounded length. */
+/*
+ * Commands on their way, in pipelines of bounded length.  Most replies only have
+ * to be no errors; finish() has read them all.
+ */
 class Stream
 {
   public:
+	enum class Expect
+	{
+		kGood,
+		kVersion, /* a lack of memory is noted */
+		kScan,    /* kept */
+		kMessage  /* a channel that we may not use is none of the keys' business */
+	};
+
 	explicit Stream(const Channel &channel) : channel_(channel) {}
 
-	void add(const std::vector<std::string_view> &arguments)
+	void add(const std::vector<std::string_view> &arguments, Expect expect = Expect::kGood)
 	{
 		request_.add(arguments);
-		if (request_.commands() >= kCommandsInPipeline)
+		expected_.push_back(expect);
+		if (expected_.size() >= kCommandsInPipeline)
 			finish();
-	}
-
-	void finish()
-	{
-		for (const Reply &reply : channel_.run(request_))
-			expect_good(reply);
-		request_ = Request();
 	}
 
 	/* One command for many names: UNLINK a b c, SREM set a b c. */
 	void add_many(const std::vector<std::string_view> &command,
-	              const std::vector<std::string> &names)
+	              const std::vector<std::string> &names, Expect expect = Expect::kGood)
 	{
 		for (size_t i = 0; i < names.size(); i += kNamesInCommand)
 		{
@@ -453,13 +460,40 @@ class Stream
 
 			for (size_t n = i; n < std::min(names.size(), i + kNamesInCommand); ++n)
 				arguments.push_back(names[n]);
-			add(arguments);
+			add(arguments, expect);
 		}
 	}
 
+	void finish()
+	{
+		std::vector<Reply> replies = channel_.run(request_);
+
+		for (size_t i = 0; i < replies.size(); ++i)
+			judge(std::move(replies[i]), expected_[i]);
+		request_ = Request();
+		expected_.clear();
+	}
+
+	bool no_memory() const { return no_memory_; }
+	std::vector<Reply> take_scans() { return std::move(scans_); }
+
   private:
+	void judge(Reply reply, Expect expect)
+	{
+		if (expect == Expect::kScan)
+			scans_.push_back(std::move(reply));
+		else if (expect == Expect::kVersion && reply.is_error() && begins_with(reply.text, "OOM"))
+			no_memory_ = true;
+		else if (expect != Expect::kMessage || !reply.is_error() ||
+		         !begins_with(reply.text, "NOPERM"))
+			expect_good(reply);
+	}
+
 	const Channel &channel_;
 	Request request_;
+	std::vector<Expect> expected_;
+	std::vector<Reply> scans_;
+	bool no_memory_ = false;
 };
 
 std::string
@@ -471,29 +505,26 @@ lsn_text(uint64 lsn)
 	return text;
 }
 
-/*
- * Floor, then new versions.  A Redis without memory refuses to write them but
- * never to remove them, and a missing version voids what was stored under it
- * as well: the next reader makes a random one.
- */
+/* Floor, then new versions. */
 void
-send_versions(const Channel &channel, const std::set<uint32> &buckets, uint64 lsn,
-              std::map<uint32, std::string> *nonces)
+add_versions(Stream *stream, const std::set<uint32> &buckets, uint64 lsn,
+             std::map<uint32, std::string> *nonces)
 {
 	std::string prefix = pg::key_prefix;
-	std::string floor = floor_key(prefix);
-	std::string position = lsn_text(lsn);
+	std::string random(buckets.size() * cache::kNonceSize, '\0');
 	std::vector<std::string> names;
-	std::vector<std::string> fresh;
-	Request request;
+	std::vector<std::string_view> fresh;
 
-	request.add({"SET", floor, position});
+	if (!pg_strong_random(random.data(), random.size()))
+		throw Error(kConnectionFailure, "could not draw random versions");
 	for (uint32 bucket : buckets)
 	{
+		fresh.push_back(
+		    std::string_view(random).substr(fresh.size() * cache::kNonceSize, cache::kNonceSize));
 		names.push_back(version_key(prefix, bucket));
-		fresh.push_back(cache::fresh_nonce());
 		(*nonces)[bucket] = fresh.back();
 	}
+	stream->add({"SET", floor_key(prefix), lsn_text(lsn)}, Stream::Expect::kVersion);
 	for (size_t i = 0; i < names.size(); i += kNamesInCommand)
 	{
 		std::vector<std::string_view> arguments = {"MSET"};
@@ -503,55 +534,54 @@ send_versions(const Channel &channel, const std::set<uint32> &buckets, uint64 ls
 			arguments.push_back(names[n]);
 			arguments.push_back(fresh[n]);
 		}
-		request.add(arguments);
-	}
-
-	bool no_memory = false;
-
-	for (const Reply &reply : channel.run(request))
-	{
-		if (reply.is_error() && begins_with(reply.text, "OOM"))
-			no_memory = true;
-		else
-			expect_good(reply);
-	}
-	if (no_memory)
-	{
-		Stream stream(channel);
-
-		nonces->clear();
-		names.push_back(floor);
-		stream.add_many({"UNLINK"}, names);
-		stream.finish();
+		stream->add(arguments, Stream::Expect::kVersion);
 	}
 }
 
-/* Members of these sets go, and with the last one the set itself. */
+/*
+ * The same for a Redis without memory.  It refuses to write but never to remove,
+ * and a missing version voids what was stored under it as well: the next reader
+ * makes a random one.
+ */
 void
-empty_tag_sets(const Channel &channel, const std::vector<std::string> &sets)
+remove_versions(Stream *stream, const std::set<uint32> &buckets)
 {
 	std::string prefix = pg::key_prefix;
-	std::vector<std::pair<size_t, std::string>> open; /* set and cursor */
+	std::vector<std::string> names = {floor_key(prefix)};
 
-	for (size_t i = 0; i < sets.size(); ++i)
-		open.emplace_back(i, "0");
+	for (uint32 bucket : buckets)
+		names.push_back(version_key(prefix, bucket));
+	stream->add_many({"UNLINK"}, names);
+}
 
+void
+add_scan(Stream *stream, std::string_view set, std::string_view cursor)
+{
+	stream->add({"SSCAN", set, cursor, "COUNT", "1000"}, Stream::Expect::kScan);
+}
+
+/*
+ * Members of these sets go, and with the last one the set itself.  replies are
+ * those to the first scan of each.
+ */
+void
+empty_tag_sets(const Channel &channel, const std::vector<std::string> &sets,
+               std::vector<Reply> replies)
+{
+	std::string prefix = pg::key_prefix;
+	std::vector<size_t> open(sets.size()); /* whose replies they are */
+
+	for (size_t i = 0; i < open.size(); ++i)
+		open[i] = i;
 	while (!open.empty())
 	{
-		size_t count = std::min(open.size(), kCommandsInPipeline);
-		std::vector<std::pair<size_t, std::string>> more(open.begin() + count, open.end());
-		Request request;
+		std::vector<size_t> more;
 		Stream stream(channel);
 
-		for (size_t i = 0; i < count; ++i)
-			request.add({"SSCAN", sets[open[i].first], open[i].second, "COUNT", "1000"});
-
-		std::vector<Reply> replies = channel.run(request);
-
-		for (size_t i = 0; i < count; ++i)
+		for (size_t i = 0; i < open.size(); ++i)
 		{
 			const Reply &reply = replies[i];
-			const std::string &set = sets[open[i].first];
+			const std::string &set = sets[open[i]];
 
 			if (reply.is_error() && begins_with(reply.text, "WRONGTYPE"))
 				continue; /* a key of that name which is no set */
@@ -579,11 +609,26 @@ empty_tag_sets(const Channel &channel, const std::vector<std::string> &sets)
 			stream.add_many({"SREM", set}, members);
 			stream.add_many({"UNLINK"}, names);
 			if (reply.elements[0].text != "0")
-				more.emplace_back(open[i].first, reply.elements[0].text);
+			{
+				add_scan(&stream, set, reply.elements[0].text);
+				more.push_back(open[i]);
+			}
 		}
 		stream.finish();
+		replies = stream.take_scans();
 		open = std::move(more);
 	}
+}
+
+void
+empty_tag_sets(const Channel &channel, const std::vector<std::string> &sets)
+{
+	Stream stream(channel);
+
+	for (const std::string &set : sets)
+		add_scan(&stream, set, "0");
+	stream.finish();
+	empty_tag_sets(channel, sets, stream.take_scans());
 }
 
 std::vector<std::string>
@@ -636,6 +681,7 @@ class Delivery
   public:
 	DeliveryTurn turn();
 	void finish();
+	void vacuum(bool idle);
 
   private:
 	void load();
@@ -650,7 +696,7 @@ class Delivery
 	             const std::set<uint32> &more_buckets);
 	void send_values(const Channel &channel, const Plan &plan, const RedisState &state,
 	                 const std::map<uint32, std::string> &nonces);
-	void send_messages(const Channel &channel, const Plan &plan, const Taken &taken);
+	void add_messages(Stream *stream, const Plan &plan, const Taken &taken);
 	void acknowledge(const Plan &plan, Oid file, const std::vector<ItemPointerData> &tids,
 	                 const Digest &incarnation);
 	void maybe_purge();
@@ -667,6 +713,9 @@ class Delivery
 	std::string last_error_;
 	TimestampTz last_error_at_ = 0;
 	bool watching_ = false;
+	int64 dead_rows_ = 0; /* since the last vacuum of the outbox */
+	bool looked_at_size_ = false;
+	int64 dead_retained_ = 0;
 	TimestampTz next_check_ = 0;
 	TimestampTz next_purge_ = 0;
 	std::unordered_map<std::string, TimestampTz> retained_names_;
@@ -1039,24 +1088,31 @@ speakable(std::string_view name)
 	return true;
 }
 
-std::string
+/* It stays while we are connected: a database in use cannot be renamed. */
+const std::string &
 database_name()
 {
-	char *name = nullptr;
+	static std::string *kept = nullptr;
 
-	in_transaction([&](MemoryContext context) {
-		char *found = get_database_name(MyDatabaseId);
+	if (kept == nullptr)
+	{
+		char *name = nullptr;
 
-		name = MemoryContextStrdup(context, found != nullptr ? found : "");
-	});
-	return name;
+		in_transaction([&](MemoryContext context) {
+			char *found = get_database_name(MyDatabaseId);
+
+			name = MemoryContextStrdup(context, found != nullptr ? found : "");
+		});
+		kept = new std::string(name);
+	}
+	return *kept;
 }
 
 void
-Delivery::send_messages(const Channel &channel, const Plan &plan, const Taken &taken)
+Delivery::add_messages(Stream *stream, const Plan &plan, const Taken &taken)
 {
 	static constexpr int64 kUnixEpochUs = (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY;
-	std::string database = database_name();
+	const std::string &database = database_name();
 	std::string event_name = event_channel(pg::key_prefix);
 	std::vector<std::string> channels;
 	std::vector<std::string> texts;
@@ -1099,13 +1155,8 @@ Delivery::send_messages(const Channel &channel, const Plan &plan, const Taken &t
 		texts.push_back(encode_event(event));
 	}
 
-	Request request;
-
 	for (size_t i = 0; i < channels.size(); ++i)
-		request.add({"PUBLISH", channels[i], texts[i]});
-	for (const Reply &reply : channel.run(request))
-		if (!(reply.is_error() && begins_with(reply.text, "NOPERM")))
-			expect_good(reply);
+		stream->add({"PUBLISH", channels[i], texts[i]}, Stream::Expect::kMessage);
 }
 
 /* Everything in Redis that a plan asks for, in the order that the argument needs. */
@@ -1115,17 +1166,42 @@ Delivery::deliver(const Channel &channel, Plan &plan, const Taken &taken, bool w
 {
 	std::set<uint32> buckets = plan.buckets;
 	std::map<uint32, std::string> nonces;
+	std::vector<std::string> keys = full_names(plan.keys);
+	std::vector<std::string> sets = full_names(plan.tags, "tag:");
 	Stream stream(channel);
+	bool values = with_values && !plan.values.empty();
+	bool short_of_memory = false;
 
 	buckets.insert(more_buckets.begin(), more_buckets.end());
-	if (!buckets.empty())
-		send_versions(channel, buckets, taken.insert_lsn, &nonces);
-	stream.add_many({"UNLINK"}, full_names(plan.keys));
-	stream.finish();
-	empty_tag_sets(channel, full_names(plan.tags, "tag:"));
-	if (with_values && !nonces.empty())
+	for (;;)
+	{
+		if (short_of_memory)
+			remove_versions(&stream, buckets);
+		else if (!buckets.empty())
+			add_versions(&stream, buckets, taken.insert_lsn, &nonces);
+		stream.add_many({"UNLINK"}, keys);
+		for (const std::string &set : sets)
+			add_scan(&stream, set, "0");
+		if (sets.empty() && !values)
+			add_messages(&stream, plan, taken); /* nothing else is to come before */
+		stream.finish();
+
+		std::vector<Reply> scans = stream.take_scans();
+
+		if (stream.no_memory() && !short_of_memory)
+		{
+			short_of_memory = true;
+			continue;
+		}
+		empty_tag_sets(channel, sets, std::move(scans));
+		break;
+	}
+	if (sets.empty() && !values)
+		return;
+	if (values && !short_of_memory)
 		send_values(channel, plan, taken.state, nonces);
-	send_messages(channel, plan, taken);
+	add_messages(&stream, plan, taken);
+	stream.finish();
 }
 
 /* Redis has confirmed: the rows go, their items stay for as long as Redis could forget them. */
@@ -1174,6 +1250,8 @@ Delivery::acknowledge(const Plan &plan, Oid file, const std::vector<ItemPointerD
 	unwritten_retries_ = 0;
 	dirty_ = true;
 	watching_ = true;
+	dead_rows_ += static_cast<int64>(tids.size());
+	looked_at_size_ = false;
 	if (retained_names_.size() > kRetainedNames)
 		retained_names_.clear();
 	for (std::string_view item : fresh)
@@ -1206,12 +1284,14 @@ Delivery::maybe_purge()
 	safe = Max(safe, now - kLossWindowMs * 1000);
 
 	bool left = false;
+	int64 purged = 0;
 
 	in_transaction([&](MemoryContext) {
-		purge_retained(safe);
+		purged = purge_retained(safe);
 		left = any_retained();
 	});
 	watching_ = left;
+	dead_retained_ += purged;
 }
 
 DeliveryTurn
@@ -1316,10 +1396,8 @@ Delivery::work()
 
 	if (taken.cut_short || sweep_.active())
 		return {0, true, true, false};
-	if (taken.count > kBusyRows)
-		return {kPauseMs, true, watching_, true};
 	if (taken.count > 0)
-		return {kPauseMs, true, watching_, false};
+		return {kPauseMs, true, watching_, true};
 
 	bool occupied = false;
 
@@ -1394,6 +1472,32 @@ Delivery::finish()
 	dirty_ = false;
 }
 
+/*
+ * Every delivery reads the whole outbox, so it is kept at a few dozen pages
+ * under load, and cut short afterwards if a backlog has made it large.
+ */
+void
+Delivery::vacuum(bool idle)
+{
+	bool shorten = false;
+
+	if (idle && !looked_at_size_)
+	{
+		in_transaction([&](MemoryContext) { shorten = outbox_pages() > kPagesOfSmallOutbox; });
+		looked_at_size_ = true;
+	}
+	if (dead_rows_ >= kDeadRows || shorten)
+	{
+		pg::call([&] { pg::vacuum_internal_table("outbox", shorten); });
+		dead_rows_ = 0;
+	}
+	if (dead_retained_ >= kDeadRows)
+	{
+		pg::call([&] { pg::vacuum_internal_table("retained", false); });
+		dead_retained_ = 0;
+	}
+}
+
 Delivery *
 delivery()
 {
@@ -1410,6 +1514,12 @@ DeliveryTurn
 deliver_batch()
 {
 	return pg::guard([] { return delivery()->turn(); });
+}
+
+void
+vacuum_outbox(bool idle)
+{
+	pg::guard([idle] { delivery()->vacuum(idle); });
 }
 
 void

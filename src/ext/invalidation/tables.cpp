@@ -18,6 +18,7 @@ extern "C" {
 #include "access/table.h"
 #include "access/tableam.h"
 #include "catalog/indexing.h"
+#include "storage/bufmgr.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 }
@@ -232,6 +233,16 @@ outbox_occupied()
 	return found;
 }
 
+uint32
+outbox_pages()
+{
+	Relation heap = open_table("outbox", AccessShareLock);
+	uint32 pages = RelationGetNumberOfBlocks(heap);
+
+	table_close(heap, AccessShareLock);
+	return pages;
+}
+
 RedisState
 read_redis_state(Snapshot snapshot)
 {
@@ -323,10 +334,11 @@ requeue_retained()
 	table_close(heap, NoLock);
 }
 
-void
+int64
 purge_retained(TimestampTz before)
 {
 	Relation heap = open_table("retained", RowExclusiveLock);
+	int64 count = 0;
 	Scan scan(heap, GetLatestSnapshot(), true);
 
 	for (HeapTuple tuple = scan.next(); tuple != nullptr; tuple = scan.next())
@@ -336,11 +348,14 @@ purge_retained(TimestampTz before)
 		    heap_getattr(tuple, retained_column::at + 1, RelationGetDescr(heap), &null));
 
 		CHECK_FOR_INTERRUPTS();
-		if (at < before)
-			simple_heap_delete(heap, &tuple->t_self);
+		if (at >= before)
+			continue;
+		simple_heap_delete(heap, &tuple->t_self);
+		++count;
 	}
 	scan.end();
 	table_close(heap, NoLock);
+	return count;
 }
 
 bool

@@ -76,11 +76,14 @@ void delete_outbox_rows(Oid file, const ItemPointerData *tids, int count);
 /* Any row, visible or of a transaction that has not ended (a prepared one, perhaps)? */
 bool outbox_occupied();
 
+/* Pages of its file, used or not. */
+uint32 outbox_pages();
+
 void insert_retained(const Digest &incarnation, int32 items, const char *payload, size_t length);
 
 /* Put everything retained back into the outbox, since Redis may have forgotten it. */
 void requeue_retained();
-void purge_retained(TimestampTz before);
+int64 purge_retained(TimestampTz before); /* returns how many went */
 bool any_retained();
 
 void write_redis_state(const RedisState &state);

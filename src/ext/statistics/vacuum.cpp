@@ -3,7 +3,7 @@
  * vacuum.cpp
  *		Keeping the tables that folding churns small.
  *
- * A fold leaves as many dead rows as it read, a delivery as well.  Autovacuum comes once a minute;
+ * A fold leaves as many dead rows as it read.  Autovacuum comes once a minute;
  * the worker comes about once a busy second.
  *
  *-------------------------------------------------------------------------
@@ -13,16 +13,12 @@
 #include "ext/statistics/statistics.hpp"
 #include "pg/guard.hpp"
 #include "pg/maintenance_lock.hpp"
+#include "pg/vacuum.hpp"
 
 extern "C" {
 #include "catalog/pg_class.h"
-#include "commands/vacuum.h"
-#include "nodes/makefuncs.h"
-#include "parser/parse_node.h"
 #include "pgstat.h"
-#include "tcop/pquery.h"
 #include "utils/lsyscache.h"
-#include "utils/portal.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 }
@@ -77,39 +73,12 @@ churned_tables(MemoryContext context)
 	return names;
 }
 
-static DefElem *
-option(const char *name, const char *value)
-{
-	return makeDefElem(pstrdup(name), (Node *) makeString(pstrdup(value)), -1);
-}
-
-static void
-vacuum_table(const char *name)
-{
-	VacuumStmt *statement = makeNode(VacuumStmt);
-	RangeVar *table = makeRangeVar(pstrdup(kInternalSchema), pstrdup(name), -1);
-
-	/* Truncation would take a lock that stops writers; a table that waits is left for the next
-	 * time. */
-	statement->options = list_make2(option("truncate", "off"), option("skip_locked", "on"));
-	statement->is_vacuumcmd = true;
-	statement->rels = list_make1(makeVacuumRelation(table, InvalidOid, NIL));
-
-	StartTransactionCommand();
-	PushActiveSnapshot(GetTransactionSnapshot());
-	ExecVacuum(make_parsestate(nullptr), statement, true);
-	if (ActiveSnapshotSet())
-		PopActiveSnapshot();
-	CommitTransactionCommand();
-}
-
 void
 vacuum_churned()
 {
 	pg::guard([] {
 		MemoryContext context =
 		    AllocSetContextCreate(TopMemoryContext, "cache_ext vacuum", ALLOCSET_DEFAULT_SIZES);
-		MemoryContext portal = PortalContext;
 		ListCell *cell;
 
 		StartTransactionCommand();
@@ -117,13 +86,8 @@ vacuum_churned()
 		List *names = churned_tables(context);
 		CommitTransactionCommand();
 
-		PortalContext = context; /* where VACUUM keeps what outlives its transactions */
 		foreach (cell, names)
-		{
-			MemoryContextSwitchTo(context);
-			vacuum_table(static_cast<char *>(lfirst(cell)));
-		}
-		PortalContext = portal;
+			pg::vacuum_internal_table(static_cast<char *>(lfirst(cell)), false);
 		MemoryContextSwitchTo(TopMemoryContext);
 		MemoryContextDelete(context);
 	});
