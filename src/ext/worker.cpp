@@ -418,11 +418,12 @@ class Loop
 				ConfigReloadPending = false;
 				ProcessConfigFile(PGC_SIGHUP);
 			}
-			if (pg::asked_to_leave(slot_))
+			if (pg::asked_to_leave(slot_) || ShutdownRequestPending)
 			{
 				/* Work that stays behind is somebody's to start a worker for. */
 				if (turn.delivery.occupied || fold_wanted_)
 					pg::mark_work(slot_, pg::kAllWork);
+				attempt(&finish_, context_);
 				return;
 			}
 			if (GetCurrentTimestamp() >= next_sweep_)
@@ -547,7 +548,14 @@ class Loop
 
 		if (!held || wait_ms > kHeldMs)
 			events |= WL_LATCH_SET;
-		if (wait_ms > 0)
+		if (wait_ms > kHeldMs)
+		{
+			/* A request to stop that finds us idle is no error: no FATAL in the log. */
+			pqsignal(SIGTERM, SignalHandlerForShutdownRequest);
+			(void) WaitLatch(MyLatch, events, wait_ms, PG_WAIT_EXTENSION);
+			pqsignal(SIGTERM, die);
+		}
+		else if (wait_ms > 0)
 			(void) WaitLatch(MyLatch, events, wait_ms, PG_WAIT_EXTENSION);
 		if (events & WL_LATCH_SET)
 			ResetLatch(MyLatch);
@@ -610,6 +618,8 @@ launcher_sleep(long ms)
 	                 PG_WAIT_EXTENSION);
 	ResetLatch(MyLatch);
 	CHECK_FOR_INTERRUPTS();
+	if (ShutdownRequestPending)
+		proc_exit(1); /* should somebody have stopped us alone, we come back */
 }
 
 /* Workers that left, or were never started, although work was committed. */
@@ -766,7 +776,7 @@ cache_ext_launcher_main(Datum)
 	using namespace cache_ext;
 
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
-	pqsignal(SIGTERM, die);
+	pqsignal(SIGTERM, SignalHandlerForShutdownRequest);
 	BackgroundWorkerUnblockSignals();
 	BackgroundWorkerInitializeConnection(nullptr, nullptr, 0);
 	SetConfigOption("application_name", "cache_ext launcher", PGC_SUSET, PGC_S_OVERRIDE);

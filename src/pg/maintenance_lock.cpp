@@ -33,10 +33,11 @@ take_maintenance_lock(Maintenance what, bool wait)
 }
 
 void
-hold_off_maintenance()
+hold_off_maintenance(bool deliveries_too)
 {
 	(void) acquire(Maintenance::kFolding, ShareLock, true);
-	(void) acquire(Maintenance::kDelivery, ShareLock, true);
+	if (deliveries_too)
+		(void) acquire(Maintenance::kDelivery, ShareLock, true);
 }
 
 } /* namespace cache_ext::pg */

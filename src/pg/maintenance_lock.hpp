@@ -28,7 +28,11 @@ enum class Maintenance : uint16
 /* Until the end of the transaction.  False when it is not free and wait is false. */
 bool take_maintenance_lock(Maintenance what, bool wait);
 
-/* What commands that may drop our tables call before they lock anything. */
-void hold_off_maintenance();
+/*
+ * What commands that may drop our tables call before they lock anything.
+ * Deliveries are held off only by those that could drop the outbox: all of a
+ * database's invalidations would wait for the command's transaction to end.
+ */
+void hold_off_maintenance(bool deliveries_too = false);
 
 } /* namespace cache_ext::pg */

@@ -498,7 +498,9 @@ cache_ext_before_ddl(PG_FUNCTION_ARGS)
 		if (alters)
 			refuse_concurrent_detach((AlterTableStmt *) event->parsetree);
 		if (alters || strncmp(GetCommandTagName(event->tag), "DROP", 4) == 0)
-			pg::hold_off_maintenance();
+			pg::hold_off_maintenance(event->tag == CMDTAG_DROP_EXTENSION ||
+									 event->tag == CMDTAG_DROP_SCHEMA ||
+									 event->tag == CMDTAG_DROP_OWNED);
 	});
 	PG_RETURN_POINTER(nullptr);
 }
