@@ -770,6 +770,16 @@ note_failure(const Error &error, Clock::time_point began)
 	});
 }
 
+/* The protocol does not know whom it talks to. */
+static Error
+name_server(const Error &error)
+{
+	if (strcmp(error.state().code, kProtocolViolation.code) != 0)
+		return error;
+	return Error(error.state(), "unexpected answer from Redis server \"" + redis_name() + "\"",
+	             error.detail());
+}
+
 /* Run fn with the link open; whatever goes wrong closes it. */
 template <typename Fn>
 static auto
@@ -788,7 +798,7 @@ with_link(const ExchangeOptions &options, Fn &&fn) -> std::invoke_result_t<Fn &>
 	catch (const Error &error)
 	{
 		redis_disconnect();
-		failure = error;
+		failure = name_server(error);
 	}
 	catch (...)
 	{

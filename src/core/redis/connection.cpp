@@ -238,7 +238,8 @@ Connection::fail(const char *what)
 {
 	failed_ = true;
 	replies_.clear();
-	throw Error(kProtocolViolation, std::string("unexpected answer from Redis: ") + what);
+	throw Error(kProtocolViolation, "unexpected answer from Redis",
+	            std::string("The answer was refused: ") + what + ".");
 }
 
 void

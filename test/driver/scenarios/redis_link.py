@@ -1,6 +1,7 @@
 """The link to Redis: one deadline a call, cancel is obeyed, and no reply ever reaches another question."""
 
 import os
+import socket
 import threading
 import time
 
@@ -267,6 +268,30 @@ def a_changed_address_moves_the_traffic_at_reload(options):
         new.stop()
 
 
+def an_address_may_have_host_port_user_password_and_database(options):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    redis = Redis(work("tcp"), options=["--port", str(port), "--bind", "127.0.0.1"])
+    redis.start()
+    redis.ask("ACL", "SETUSER", "shop", "on", ">p@ss", "~*", "&*", "+@all")
+    with Servers("tcp_pg", redis) as servers:
+        with servers.session() as db:
+            for number, url in enumerate((f"redis://127.0.0.1:{port}", f"redis://localhost:{port}/1",
+                                          f"redis://shop:p%40ss@127.0.0.1:{port}/2",
+                                          f"unix://shop:p%40ss@{redis.path}?db=3")):
+                db.run(f"SET cache_ext.redis_url = '{url}'")
+                get(db, "k")
+                with redis.client() as client:
+                    client("SELECT", number)
+                    expect(client("EXISTS", "k") == 1, f"nothing was stored by way of {url}")
+                    expect("cache_ext" in client("CLIENT", "LIST").decode(), "the connection has no name")
+            for url in (f"redis://shop:wrong@127.0.0.1:{port}", f"redis://127.0.0.1:{port}/99",
+                        "redis://no-such-host.invalid", "unix:///nowhere/redis.sock"):
+                db.run(f"SET cache_ext.redis_url = '{url}'")
+                expect(get(db, "k") == ANSWER, f"the query does not answer with {url}")
+
+
 def a_password_comes_from_a_file_that_nobody_else_may_read(options):
     redis = Redis(work("locked"))
     redis.start()
@@ -306,5 +331,6 @@ TESTS = [
     connections_leave_nothing_open,
     a_restarted_redis_is_found_again,
     a_changed_address_moves_the_traffic_at_reload,
+    an_address_may_have_host_port_user_password_and_database,
     a_password_comes_from_a_file_that_nobody_else_may_read,
 ]
