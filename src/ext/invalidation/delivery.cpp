@@ -834,7 +834,10 @@ Delivery::adopt_server(const pg::RedisServer &server, const RedisState &known)
 	});
 	retained_names_.clear();
 	replicated_at_ = replicated_through_ = 0;
-	behind_ = true;
+
+	/* What has been put back may be older than the values; the first server has nothing to get
+	 * back. */
+	behind_ = behind_ || known.has_incarnation;
 }
 
 /*

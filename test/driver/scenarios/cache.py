@@ -374,9 +374,6 @@ def a_repeatable_read_transaction_keeps_its_snapshot(options):
 def a_set_takes_effect_at_commit_and_only_then(options):
     with Cache("set") as cache:
         db, other = cache.session(), cache.session()
-        # Storing is best effort; a worker that knows the server and is up to date does it.
-        db.run("SELECT cache_invalidate('something')")
-        cache.delivered(db)
         warm(other)
         db.run("BEGIN; SELECT cache_set('k', 'set', ttl => '100 s', tags => '{red}')")
         expect(get(other, "k", None) == text(1), "seen before the commit")
