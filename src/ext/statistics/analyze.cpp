@@ -1,0 +1,846 @@
+/*-------------------------------------------------------------------------
+ *
+ * analyze.cpp
+ *		Taking a query apart, refusing what cannot be kept exact.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "ext/statistics/definition.hpp"
+#include "pg/tree.hpp"
+
+extern "C" {
+#include "access/table.h"
+#include "catalog/catalog.h"
+#include "catalog/dependency.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_aggregate.h"
+#include "catalog/pg_inherits.h"
+#include "catalog/pg_namespace.h"
+#include "catalog/pg_proc.h"
+#include "catalog/pg_type.h"
+#include "commands/extension.h"
+#include "nodes/makefuncs.h"
+#include "nodes/nodeFuncs.h"
+#include "optimizer/clauses.h"
+#include "optimizer/optimizer.h"
+#include "parser/parsetree.h"
+#include "rewrite/rewriteManip.h"
+#include "utils/fmgroids.h"
+#include "utils/lsyscache.h"
+#include "utils/regproc.h"
+#include "utils/rel.h"
+#include "utils/syscache.h"
+#include "utils/typcache.h"
+}
+
+namespace cache_ext::statistics {
+
+[[noreturn]] static void
+refuse(const char *construct, const char *detail, const char *hint)
+{
+	ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+	                errmsg("a statistic cannot contain %s", construct),
+	                errdetail_internal("%s", detail), errhint("%s", hint)));
+	pg_unreachable();
+}
+
+constexpr const char *kUsePlainView =
+    "Use a plain view over the statistic, or a plain view for the whole query.";
+
+static KeyType
+key_of(Expr *expr, const char *what)
+{
+	return key_type(getBaseType(exprType((Node *) expr)), exprCollation((Node *) expr), what);
+}
+
+/* A growing array in the current memory context. */
+template <typename T>
+static T *
+append(T *&array, int &count)
+{
+	if (array == nullptr)
+		array = static_cast<T *>(palloc0(sizeof(T)));
+	else
+		array = static_cast<T *>(repalloc(array, sizeof(T) * (count + 1)));
+	array[count] = T{};
+	return &array[count++];
+}
+
+/* ---- one level of the query ---- */
+
+struct Level
+{
+	Definition *definition;
+	Query *query;
+	int block;   /* -1 at the top of a row of scalar subqueries */
+	Index varno; /* range table index of the source */
+	bool grouped;
+};
+
+/*
+ * An expression over a source row, made independent of its query: the source
+ * becomes range table entry 1.  Only what follows from the row alone may stay.
+ */
+static Expr *
+source_expr(Node *node, Index varno, const char *what)
+{
+	if (contain_mutable_functions(node))
+		ereport(ERROR,
+		        (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+		         errmsg("a statistic cannot contain a function that is not immutable in %s", what),
+		         errdetail("Its value could change without any change to a row, unseen by "
+		                   "the statistic."),
+		         errhint("Cast timestamptz with AT TIME ZONE and a constant zone, or keep "
+		                 "the expression in a column.")));
+	if (contain_subplans(node) || checkExprHasSubLink(node))
+		refuse(
+		    "a subquery here",
+		    "Only [NOT] EXISTS in WHERE and scalar subqueries in a SELECT without FROM are kept.",
+		    kUsePlainView);
+
+	node = (Node *) copyObjectImpl(node);
+	if (varno != 1)
+		ChangeVarNodes(node, (int) varno, 1, 0);
+
+	ListCell *cell;
+	foreach (cell, pull_var_clause(node, 0))
+	{
+		auto *var = lfirst_node(Var, cell);
+
+		if (var->varattno < 0)
+			refuse("a system column", "System columns change without a change to the row's data.",
+			       "Use a column of the table.");
+		if (var->varattno == 0)
+			refuse("a whole-row reference", "Adding a column to the table would change it unseen.",
+			       "Name the columns.");
+	}
+	return (Expr *) node;
+}
+
+static bool
+has_inheritance_children(Oid relation)
+{
+	return find_inheritance_children(relation, AccessShareLock) != NIL;
+}
+
+/* The one table of a level, checked. */
+static Oid
+source_table(Query *query, Index *varno)
+{
+	if (list_length(query->jointree->fromlist) != 1 ||
+	    !IsA(linitial(query->jointree->fromlist), RangeTblRef))
+		refuse("a join", "Each SELECT level of a statistic reads one table.",
+		       "Keep a statistic per table and join the statistics in a plain view.");
+
+	*varno = (Index) linitial_node(RangeTblRef, query->jointree->fromlist)->rtindex;
+	RangeTblEntry *rte = rt_fetch(*varno, query->rtable);
+
+	if (rte->rtekind != RTE_RELATION)
+		refuse("a FROM item that is not a table",
+		       "Subqueries, functions, VALUES and CTEs in FROM have no triggers.", kUsePlainView);
+	if (rte->tablesample != nullptr)
+		refuse("TABLESAMPLE", "A sample is not determined by the rows.", "Count all rows.");
+	if (!rte->inh)
+		refuse("ONLY", "A statistic counts a table with its partitions.", "Leave ONLY out.");
+
+	Relation relation = table_open(rte->relid, AccessShareLock);
+	Form_pg_class form = RelationGetForm(relation);
+
+	if (form->relkind != RELKIND_RELATION && form->relkind != RELKIND_PARTITIONED_TABLE)
+		ereport(ERROR,
+		        (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+		         errmsg("a statistic cannot read \"%s\"", RelationGetRelationName(relation)),
+		         errdetail("It is a view, foreign table or other relation whose changes fire no "
+		                   "triggers."),
+		         errhint("Name the tables beneath it.")));
+	if (IsCatalogRelation(relation))
+		refuse("a system catalog", "System catalogs have no triggers.", kUsePlainView);
+	if (form->relpersistence != RELPERSISTENCE_PERMANENT)
+		refuse("a temporary or unlogged table",
+		       "Its rows do not survive what the statistic survives.",
+		       "Use a permanent table (ALTER TABLE ... SET LOGGED).");
+	if (form->relrowsecurity)
+		refuse("a table with row security", "The statistic would show rows that policies hide.",
+		       "Disable row security on the table, or use a plain view.");
+	if (form->relispartition)
+		refuse("a partition as its source",
+		       "Rows that reach it through its parent would not be seen.",
+		       "Read the partitioned table, with a WHERE that selects the partition.");
+	if (form->relkind == RELKIND_RELATION && has_inheritance_children(rte->relid))
+		refuse("a table with inheritance children",
+		       "Changes to a child fire no trigger of its parent.", "Use partitioning.");
+	table_close(relation, NoLock);
+	return rte->relid;
+}
+
+/* Everything that no level may have. */
+static void
+refuse_clauses(Query *query)
+{
+	if (query->commandType != CMD_SELECT || query->hasModifyingCTE)
+		refuse("a statement that writes", "Its query must be a SELECT.", kUsePlainView);
+	if (query->setOperations != nullptr)
+		refuse("UNION, INTERSECT or EXCEPT", "A statistic keeps one SELECT.",
+		       "Keep a statistic per branch and combine them in a plain view.");
+	if (query->cteList != NIL)
+		refuse("WITH", "Common table expressions are not kept.", kUsePlainView);
+	if (query->limitCount != nullptr || query->limitOffset != nullptr)
+		refuse(
+		    "LIMIT or OFFSET", "The rows beyond the limit would have to be kept, too.",
+		    "A plain view with ORDER BY and LIMIT is fast with an index on the ORDER BY columns.");
+	if (query->sortClause != NIL && query->distinctClause == NIL)
+		refuse("ORDER BY", "A relation has no order.", "Add ORDER BY where the statistic is read.");
+	if (query->distinctClause != NIL)
+		refuse("SELECT DISTINCT", "Rows are kept by GROUP BY.",
+		       "Use GROUP BY on the same columns.");
+	if (query->hasWindowFuncs)
+		refuse("a window function", "Its value depends on other rows of the result.",
+		       kUsePlainView);
+	if (query->hasTargetSRFs)
+		refuse("a set-returning function", "A result row must follow from one group.",
+		       kUsePlainView);
+	if (query->groupingSets != NIL)
+		refuse("GROUPING SETS, ROLLUP or CUBE", "A statistic keeps one grouping.",
+		       "Keep a statistic per grouping.");
+	if (query->rowMarks != NIL)
+		refuse("FOR UPDATE or FOR SHARE", "A statistic has no rows to lock.", "Leave it out.");
+}
+
+static bool
+is_correlated(Node *node)
+{
+	return contain_vars_of_level(node, 1);
+}
+
+/* WHERE of an EXISTS: exactly one equality ties it to the outer row, the rest is its own. */
+static void
+split_exists(Level *level, Block *block, SubLink *link, bool anti)
+{
+	Query *query = castNode(Query, link->subselect);
+	Index varno;
+	ListCell *cell;
+	Node *tie = nullptr;
+
+	if (level->grouped)
+		refuse("EXISTS together with GROUP BY",
+		       "A row that appears on one side would have to move whole groups of the other.",
+		       "Keep one scalar subquery per group value.");
+	if (block->exists_part >= 0)
+		refuse("more than one EXISTS in a SELECT", "One is kept per SELECT level.",
+		       "Keep one scalar subquery per condition.");
+	refuse_clauses(query);
+	if (query->hasAggs || query->groupClause != NIL || query->havingQual != nullptr)
+		refuse("EXISTS over an aggregate", "EXISTS must ask for rows of a table.", kUsePlainView);
+
+	block->right_source = source_table(query, &varno);
+	block->anti = anti;
+
+	foreach (cell, make_ands_implicit((Expr *) copyObjectImpl(query->jointree->quals)))
+	{
+		auto *qual = (Node *) lfirst(cell);
+
+		if (!is_correlated(qual))
+		{
+			block->right_where =
+			    lappend(block->right_where, source_expr(qual, varno, "the WHERE of EXISTS"));
+			continue;
+		}
+		if (tie != nullptr)
+			refuse("EXISTS tied to its outer row by more than one condition",
+			       "One equality between a column of each side is kept.", kUsePlainView);
+		tie = qual;
+	}
+
+	auto *op = (OpExpr *) tie;
+	if (tie == nullptr || !IsA(tie, OpExpr) || list_length(op->args) != 2)
+		refuse("EXISTS without an equality to its outer row",
+		       "One equality between a column of each side is kept.", kUsePlainView);
+
+	auto *first = (Node *) linitial(op->args);
+	auto *second = (Node *) lsecond(op->args);
+	Node *outer = is_correlated(first) ? first : second;
+	Node *inner = is_correlated(first) ? second : first;
+
+	if (is_correlated(inner) || contain_vars_of_level(outer, 0))
+		refuse("EXISTS without an equality to its outer row",
+		       "Each side of the equality must use one table.", kUsePlainView);
+
+	outer = (Node *) copyObjectImpl(outer);
+	IncrementVarSublevelsUp(outer, -1, 1);
+	block->left_key = source_expr(outer, level->varno, "EXISTS");
+	block->right_key = source_expr(inner, varno, "EXISTS");
+
+	KeyType key = key_of(block->right_key, "EXISTS on a column");
+	Oid left_type = getBaseType(exprType((Node *) block->left_key));
+	if (op->opno != key.equality || left_type != key.type || op->inputcollid != key.collation)
+	{
+		ereport(ERROR,
+		        (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+		         errmsg("a statistic cannot contain EXISTS on operator %s between %s and %s",
+		                get_opname(op->opno), format_type_be(left_type), format_type_be(key.type)),
+		         errdetail("Both sides are kept by one key, so they need one type and its "
+		                   "own equality."),
+		         errhint("Cast one side to the type of the other.")));
+	}
+
+	Part *part = append(level->definition->parts, level->definition->part_count);
+	part->kind = PartKind::kExists;
+	part->block = level->block;
+	part->key_count = 1;
+	part->keys = static_cast<KeyType *>(palloc(sizeof(KeyType)));
+	part->keys[0] = key;
+	block->exists_part = level->definition->part_count - 1;
+}
+
+static void
+split_where(Level *level, Block *block, Node *quals)
+{
+	ListCell *cell;
+
+	foreach (cell, make_ands_implicit((Expr *) copyObjectImpl(quals)))
+	{
+		auto *qual = (Node *) lfirst(cell);
+		bool anti = is_notclause(qual);
+		Node *bare = anti ? (Node *) get_notclausearg((Expr *) qual) : qual;
+
+		if (IsA(bare, SubLink) && ((SubLink *) bare)->subLinkType == EXISTS_SUBLINK)
+			split_exists(level, block, (SubLink *) bare, anti);
+		else
+			block->where = lappend(block->where, source_expr(qual, level->varno, "WHERE"));
+	}
+}
+
+/* ---- aggregates ---- */
+
+static int
+cell_for(Level *level, CellRole role, Expr *argument, Expr *filter)
+{
+	Definition *d = level->definition;
+
+	for (int i = 0; i < d->cell_count; ++i)
+		if (d->cells[i].block == level->block && d->cells[i].role == role &&
+		    equal(d->cells[i].argument, argument) && equal(d->cells[i].filter, filter))
+			return i;
+
+	Cell *cell = append(d->cells, d->cell_count);
+	*cell = {role, level->block, argument, filter};
+	return d->cell_count - 1;
+}
+
+static int
+derived_for(Level *level, AggregateKind kind, Expr *value, Expr *filter)
+{
+	Definition *d = level->definition;
+	int found = -1;
+
+	if (d->blocks[level->block].exists_part >= 0)
+		refuse("min, max or count(DISTINCT) together with EXISTS",
+		       "Only counts and sums are kept by join key.",
+		       "Keep the aggregate in a statistic without EXISTS.");
+
+	for (int i = 0; i < d->part_count && found < 0; ++i)
+		if (d->parts[i].kind == PartKind::kValues && d->parts[i].block == level->block &&
+		    equal(d->parts[i].value, value) && equal(d->parts[i].filter, filter))
+			found = i;
+
+	if (found < 0)
+	{
+		Part *part = append(d->parts, d->part_count);
+
+		part->kind = PartKind::kValues;
+		part->block = level->block;
+		part->value = value;
+		part->filter = filter;
+		part->key_count = d->group_count + 1;
+		part->keys = static_cast<KeyType *>(palloc(sizeof(KeyType) * part->key_count));
+		for (int i = 0; i < d->group_count; ++i)
+			part->keys[i] = d->groups[i];
+		part->keys[d->group_count] = key_of(value, "min, max or count(DISTINCT)");
+		found = d->part_count - 1;
+	}
+
+	for (int i = 0; i < d->derived_count; ++i)
+		if (d->derived[i].part == found && d->derived[i].kind == kind)
+			return i;
+
+	const KeyType &key = d->parts[found].keys[d->group_count];
+	Derived *derived = append(d->derived, d->derived_count);
+	derived->kind = kind;
+	derived->part = found;
+	derived->type = kind == AggregateKind::kCountDistinct ? INT8OID : key.type;
+	derived->collation = kind == AggregateKind::kCountDistinct ? InvalidOid : key.collation;
+	return d->derived_count - 1;
+}
+
+[[noreturn]] static void
+refuse_aggregate(Oid function)
+{
+	ereport(ERROR,
+	        (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+	         errmsg("a statistic cannot contain the aggregate %s", format_procedure(function)),
+	         errdetail("count, sum, avg, min, max and count(DISTINCT ...) are kept."),
+	         errhint("%s", kUsePlainView)));
+	pg_unreachable();
+}
+
+/* Sums are kept of numeric values, or of double precision ones in exact decimal form. */
+static Expr *
+summand(Expr *argument, Oid function, bool *is_float, bool *has_specials)
+{
+	Oid type = getBaseType(exprType((Node *) argument));
+	Oid cast = InvalidOid;
+
+	*is_float = type == FLOAT4OID || type == FLOAT8OID;
+	*has_specials = *is_float || type == NUMERICOID;
+	switch (type)
+	{
+	case INT2OID:
+		cast = F_NUMERIC_INT2;
+		break;
+	case INT4OID:
+		cast = F_NUMERIC_INT4;
+		break;
+	case INT8OID:
+		cast = F_NUMERIC_INT8;
+		break;
+	case FLOAT4OID:
+		return (Expr *) makeFuncExpr(F_FLOAT8_FLOAT4, FLOAT8OID, list_make1(argument), InvalidOid,
+		                             InvalidOid, COERCE_EXPLICIT_CAST);
+	case FLOAT8OID:
+	case NUMERICOID:
+		return argument;
+	default:
+		refuse_aggregate(function);
+	}
+	return (Expr *) makeFuncExpr(cast, NUMERICOID, list_make1(argument), InvalidOid, InvalidOid,
+	                             COERCE_EXPLICIT_CAST);
+}
+
+static void
+check_aggregate_class(Aggref *node)
+{
+	if (node->aggorder != NIL || node->aggkind != AGGKIND_NORMAL)
+		refuse("an ordered aggregate", "The order of a group's rows is not kept.", kUsePlainView);
+	if (get_func_namespace(node->aggfnoid) != PG_CATALOG_NAMESPACE)
+		refuse_aggregate(node->aggfnoid);
+	if (node->agglevelsup != 0)
+		refuse("an aggregate of an outer query", "Each SELECT level keeps its own aggregates.",
+		       kUsePlainView);
+}
+
+/* Is min or max of this aggregate the order of the type's btree operator class? */
+static bool
+follows_default_order(Aggref *node, const KeyType &key)
+{
+	HeapTuple tuple = SearchSysCache1(AGGFNOID, ObjectIdGetDatum(node->aggfnoid));
+
+	if (!HeapTupleIsValid(tuple))
+		return false;
+	Oid sort_operator = reinterpret_cast<Form_pg_aggregate>(GETSTRUCT(tuple))->aggsortop;
+	ReleaseSysCache(tuple);
+
+	TypeCacheEntry *entry = lookup_type_cache(key.type, TYPECACHE_LT_OPR | TYPECACHE_GT_OPR);
+	return sort_operator == entry->lt_opr || sort_operator == entry->gt_opr;
+}
+
+static void
+build_aggregate(Level *level, Aggref *node, Aggregate *out)
+{
+	Index varno = level->varno;
+	char *name = get_func_name(node->aggfnoid);
+	Expr *filter =
+	    node->aggfilter ? source_expr((Node *) node->aggfilter, varno, "FILTER") : nullptr;
+	Expr *argument = nullptr;
+
+	if (list_length(node->args) == 1)
+		argument = source_expr((Node *) linitial_node(TargetEntry, node->args)->expr, varno,
+		                       "an aggregate's argument");
+
+	out->block = level->block;
+	out->node = node;
+	out->type = node->aggtype;
+	out->count_cell = out->sum_cell = out->nan_cell = out->derived = -1;
+
+	bool distinct = node->aggdistinct != NIL;
+	if (strcmp(name, "min") == 0 || strcmp(name, "max") == 0)
+	{
+		out->kind = name[1] == 'i' ? AggregateKind::kMinimum : AggregateKind::kMaximum;
+		out->derived = derived_for(level, out->kind, argument, filter);
+
+		const Part &part = level->definition->parts[level->definition->derived[out->derived].part];
+		if (!follows_default_order(node, part.keys[part.key_count - 1]))
+			refuse_aggregate(node->aggfnoid);
+	}
+	else if (strcmp(name, "count") == 0 && distinct)
+	{
+		out->kind = AggregateKind::kCountDistinct;
+		out->derived = derived_for(level, out->kind, argument, filter);
+	}
+	else if (distinct)
+		refuse("DISTINCT in an aggregate other than count",
+		       "min and max do not need it; distinct sums are not kept.", kUsePlainView);
+	else if (strcmp(name, "count") == 0)
+	{
+		out->kind = AggregateKind::kCount;
+		out->count_cell =
+		    cell_for(level, node->aggstar ? CellRole::kRows : CellRole::kNonNull, argument, filter);
+	}
+	else if (strcmp(name, "sum") == 0 || strcmp(name, "avg") == 0)
+	{
+		out->kind = name[0] == 's' ? AggregateKind::kSum : AggregateKind::kAverage;
+
+		Expr *value = summand(argument, node->aggfnoid, &out->is_float, &out->has_specials);
+		out->count_cell = cell_for(level, CellRole::kNonNull, value, filter);
+		out->sum_cell = cell_for(level, CellRole::kSum, value, filter);
+		if (out->has_specials)
+		{
+			out->nan_cell = cell_for(level, CellRole::kNaN, value, filter);
+			(void) cell_for(level, CellRole::kPositive, value, filter);
+			(void) cell_for(level, CellRole::kNegative, value, filter);
+		}
+	}
+	else
+		refuse_aggregate(node->aggfnoid);
+}
+
+static int
+aggregate_for(Level *level, Aggref *node)
+{
+	Definition *d = level->definition;
+
+	check_aggregate_class(node);
+	for (int i = 0; i < d->aggregate_count; ++i)
+		if (d->aggregates[i].block == level->block && equal(d->aggregates[i].node, node))
+			return i;
+
+	Aggregate built = {};
+	build_aggregate(level, node, &built);
+	*append(d->aggregates, d->aggregate_count) = built;
+	return d->aggregate_count - 1;
+}
+
+/* ---- the select list ---- */
+
+constexpr int kLastChange = -1; /* until the number of aggregates is known */
+
+static Expr *open_level(Definition *definition, Query *query, bool top);
+
+static bool
+is_last_change(Node *node)
+{
+	if (!IsA(node, FuncExpr))
+		return false;
+
+	auto *call = (FuncExpr *) node;
+	char *name = get_func_name(call->funcid);
+	return name != nullptr && strcmp(name, "statistics_last_change") == 0 &&
+	       getExtensionOfObject(ProcedureRelationId, call->funcid) ==
+	           get_extension_oid("cache_ext", true) &&
+	       call->args == NIL; /* defaults are added when a query is planned */
+}
+
+/*
+ * A result expression over (groups, aggregates): every group expression,
+ * aggregate and scalar subquery becomes a column of that row.
+ */
+static Node *
+over_raw_row(Node *node, Level *level)
+{
+	if (node == nullptr)
+		return nullptr;
+	if (is_last_change(node))
+		return (Node *) makeVar(1, kLastChange, TIMESTAMPTZOID, -1, InvalidOid, 0);
+
+	if (level->grouped)
+	{
+		int number = 0;
+		ListCell *cell;
+
+		foreach (cell, level->query->groupClause)
+		{
+			Node *group = get_sortgroupclause_expr(lfirst_node(SortGroupClause, cell),
+			                                       level->query->targetList);
+
+			++number;
+			if (equal(node, group))
+				return (Node *) makeVar(1, (AttrNumber) number, exprType(node), exprTypmod(node),
+				                        exprCollation(node), 0);
+		}
+	}
+	if (IsA(node, Aggref))
+	{
+		int number = aggregate_for(level, (Aggref *) node);
+
+		return (Node *) makeVar(1, (AttrNumber) (level->definition->group_count + number + 1),
+		                        exprType(node), exprTypmod(node), exprCollation(node), 0);
+	}
+	if (IsA(node, Var))
+		refuse("a column that is not grouped",
+		       "A result row must follow from its group and its aggregates.",
+		       "Add the column to GROUP BY.");
+	if (IsA(node, SubLink))
+	{
+		auto *link = (SubLink *) node;
+
+		if (level->block >= 0 || link->subLinkType != EXPR_SUBLINK)
+			refuse("a subquery here",
+			       "Only [NOT] EXISTS in WHERE and scalar subqueries in a SELECT without FROM are "
+			       "kept.",
+			       kUsePlainView);
+		return (Node *) open_level(level->definition, castNode(Query, link->subselect), false);
+	}
+	return pg::mutate_children<Level>(node, over_raw_row, level);
+}
+
+static bool
+mentions_last_change(Node *node, void *)
+{
+	if (node == nullptr)
+		return false;
+	if (IsA(node, Var))
+		return ((Var *) node)->varattno == kLastChange;
+	return pg::walk_children<void>(node, mentions_last_change, nullptr);
+}
+
+static Expr *
+result_expr(Node *node, Level *level)
+{
+	Node *result = over_raw_row(node, level);
+
+	/* The time of the last change may be shown in the reader's time zone. */
+	if (mentions_last_change(result, nullptr) ? contain_volatile_functions(result)
+	                                          : contain_mutable_functions(result))
+		refuse("a function that is not immutable in its select list",
+		       "The relation would change without a change to a row.", kUsePlainView);
+	return (Expr *) result;
+}
+
+static void
+prepare_groups(Level *level)
+{
+	Definition *d = level->definition;
+	Query *query = level->query;
+	ListCell *cell;
+
+	d->group_count = list_length(query->groupClause);
+	d->groups = static_cast<KeyType *>(palloc0(sizeof(KeyType) * Max(d->group_count, 1)));
+
+	int number = 0;
+	foreach (cell, query->groupClause)
+	{
+		auto *clause = lfirst_node(SortGroupClause, cell);
+		Expr *expr = source_expr(get_sortgroupclause_expr(clause, query->targetList), level->varno,
+		                         "GROUP BY");
+
+		d->groups[number] = key_of(expr, "GROUP BY");
+		if (clause->eqop != d->groups[number].equality)
+			refuse("GROUP BY with another equality than the type's own",
+			       "Groups are kept by the type's default operator class.", kUsePlainView);
+		d->group_exprs = lappend(d->group_exprs, expr);
+		++number;
+	}
+}
+
+/* Handles one SELECT level; returns its first result expression (a scalar subquery has one). */
+static Expr *
+open_level(Definition *definition, Query *query, bool top)
+{
+	refuse_clauses(query);
+#if PG_VERSION_NUM >= 180000
+	if (query->hasGroupRTE)
+	{
+		query->targetList =
+		    (List *) flatten_group_exprs(nullptr, query, (Node *) query->targetList);
+		query->havingQual = flatten_group_exprs(nullptr, query, query->havingQual);
+	}
+#endif
+
+	Level level = {definition, query, -1, 0, query->groupClause != NIL};
+
+	if (query->jointree->fromlist == NIL)
+	{
+		if (!top || query->jointree->quals != nullptr || query->hasAggs || level.grouped ||
+		    query->havingQual != nullptr)
+			refuse("a SELECT without FROM that is not a row of scalar subqueries",
+			       "Each value must be a scalar subquery over one table or a constant.",
+			       kUsePlainView);
+	}
+	else
+	{
+		if (!top && level.grouped)
+			refuse("GROUP BY in a scalar subquery", "A scalar subquery has one row.",
+			       kUsePlainView);
+		if (!top && query->havingQual != nullptr)
+			refuse("HAVING in a scalar subquery", "A scalar subquery has one row.", kUsePlainView);
+		if (is_correlated((Node *) query->jointree) || is_correlated((Node *) query->targetList))
+			refuse("a correlated scalar subquery", "Each subquery must stand on its own.",
+			       kUsePlainView);
+		if (!query->hasAggs && !level.grouped)
+			refuse("rows of a table without an aggregate",
+			       "A statistic keeps counts, sums, averages, extremes and distinct counts.",
+			       kUsePlainView);
+
+		Block *block = append(definition->blocks, definition->block_count);
+		level.block = definition->block_count - 1;
+		block->exists_part = -1;
+		block->source = source_table(query, &level.varno);
+		if (top)
+			prepare_groups(&level);
+		split_where(&level, block, query->jointree->quals);
+		block->first_cell = definition->cell_count;
+		if (level.grouped)
+			(void) cell_for(&level, CellRole::kRows, nullptr, nullptr);
+	}
+
+	Expr *first = nullptr;
+	ListCell *cell;
+	foreach (cell, query->targetList)
+	{
+		auto *target = lfirst_node(TargetEntry, cell);
+
+		if (target->resjunk)
+		{
+			if (!level.grouped || target->ressortgroupref == 0)
+				refuse("a hidden column", "Every column of the query must be in its result.",
+				       kUsePlainView);
+			continue;
+		}
+		Expr *expr = result_expr((Node *) target->expr, &level);
+		if (first == nullptr)
+			first = expr;
+		if (top)
+			definition->output = lappend(definition->output, expr);
+	}
+	if (top && query->havingQual != nullptr)
+		definition->having = result_expr(query->havingQual, &level);
+	if (level.block >= 0)
+	{
+		Block *block = &definition->blocks[level.block];
+
+		block->cell_count = definition->cell_count - block->first_cell;
+	}
+	return first;
+}
+
+/* ---- putting it together ---- */
+
+static TupleDesc
+describe_keys(const KeyType *keys, int count)
+{
+	TupleDesc desc = CreateTemplateTupleDesc(count);
+
+	for (int i = 0; i < count; ++i)
+	{
+		TupleDescInitEntry(desc, (AttrNumber) (i + 1), psprintf("k%d", i + 1), keys[i].type, -1, 0);
+		TupleDescInitEntryCollation(desc, (AttrNumber) (i + 1), keys[i].collation);
+	}
+	return desc;
+}
+
+/* Where the time of the last change stands in the raw row, and whether an expression asks for it.
+ */
+struct LastChange
+{
+	AttrNumber column;
+	bool met;
+};
+
+static bool
+place_last_change(Node *node, LastChange *last_change)
+{
+	if (node == nullptr)
+		return false;
+	if (IsA(node, Var))
+	{
+		auto *var = (Var *) node;
+
+		if (var->varattno == kLastChange)
+		{
+			var->varattno = last_change->column;
+			last_change->met = true;
+		}
+		return false;
+	}
+	return pg::walk_children<LastChange>(node, place_last_change, last_change);
+}
+
+static void
+finish_parts(Definition *d)
+{
+	d->cell_is_sum = static_cast<bool *>(palloc0(Max(d->cell_count, 1)));
+	for (int i = 0; i < d->cell_count; ++i)
+		d->cell_is_sum[i] = d->cells[i].is_sum();
+	for (int i = 0; i < d->part_count; ++i)
+	{
+		Part &part = d->parts[i];
+		const Block &block = d->blocks[part.block];
+
+		part.cell_count = part.kind == PartKind::kExists ? block.cell_count + 1 : 1;
+		part.cell_is_sum = static_cast<bool *>(palloc0(part.cell_count));
+		for (int c = 0; part.kind == PartKind::kExists && c < block.cell_count; ++c)
+			part.cell_is_sum[c] = d->cells[block.first_cell + c].is_sum();
+		part.key_desc = describe_keys(part.keys, part.key_count);
+	}
+}
+
+static void
+finish_output(Definition *d)
+{
+	int columns = d->group_count + d->aggregate_count + 1;
+
+	d->raw_desc = CreateTemplateTupleDesc(columns);
+	for (int i = 0; i < d->group_count; ++i)
+	{
+		auto *expr = (Node *) list_nth(d->group_exprs, i);
+
+		TupleDescInitEntry(d->raw_desc, (AttrNumber) (i + 1), psprintf("g%d", i + 1),
+		                   exprType(expr), exprTypmod(expr), 0);
+		TupleDescInitEntryCollation(d->raw_desc, (AttrNumber) (i + 1), exprCollation(expr));
+	}
+	for (int i = 0; i < d->aggregate_count; ++i)
+	{
+		auto number = (AttrNumber) (d->group_count + i + 1);
+
+		TupleDescInitEntry(d->raw_desc, number, psprintf("a%d", i + 1), d->aggregates[i].type, -1,
+		                   0);
+		TupleDescInitEntryCollation(d->raw_desc, number, d->aggregates[i].node->aggcollid);
+	}
+	TupleDescInitEntry(d->raw_desc, (AttrNumber) columns, "last_change", TIMESTAMPTZOID, -1, 0);
+
+	int outputs = list_length(d->output);
+	d->output_group = static_cast<int *>(palloc(sizeof(int) * outputs));
+	d->output_is_last_change = static_cast<bool *>(palloc0(sizeof(bool) * outputs));
+	for (int i = 0; i < outputs; ++i)
+	{
+		auto *expr = (Node *) list_nth(d->output, i);
+		LastChange last_change = {(AttrNumber) columns, false};
+
+		(void) place_last_change(expr, &last_change);
+		d->output_is_last_change[i] = last_change.met;
+
+		bool is_group = IsA(expr, Var) && ((Var *) expr)->varattno <= d->group_count;
+		d->output_group[i] = is_group ? ((Var *) expr)->varattno - 1 : -1;
+	}
+	LastChange last_change = {(AttrNumber) columns, false};
+	(void) place_last_change((Node *) d->having, &last_change);
+}
+
+Definition *
+analyze(Query *query, MemoryContext context)
+{
+	MemoryContext caller = MemoryContextSwitchTo(context);
+	auto *definition = static_cast<Definition *>(palloc0(sizeof(Definition)));
+
+	definition->context = context;
+	definition->valid = true;
+	(void) open_level(definition, castNode(Query, copyObjectImpl(query)), true);
+	if (definition->block_count == 0)
+		refuse("no table at all", "There is nothing to keep.", kUsePlainView);
+	definition->group_desc = describe_keys(definition->groups, definition->group_count);
+	finish_parts(definition);
+	finish_output(definition);
+	MemoryContextSwitchTo(caller);
+	return definition;
+}
+
+} /* namespace cache_ext::statistics */
