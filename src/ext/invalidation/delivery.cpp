@@ -87,6 +87,12 @@ constexpr int kIdleMs = 1000;
 constexpr int kPauseMs = 5; /* between batches: the first commit is told at once, the next soon */
 constexpr int kFirstBackoffMs = 50;
 constexpr int kLongestBackoffMs = 2000;
+/* Bounds of what is merged at once while Redis is away, and what is worth it. */
+constexpr int kMergeRows = 200 * 1000;
+constexpr size_t kMergeBytes = size_t{32} * 1024 * 1024;
+constexpr int kMergeAtLeast = 5000;
+constexpr int kFailuresBeforeMerge = 3;
+constexpr size_t kMergedRowBytes = 6000;
 constexpr int kSweepSteps = 8;             /* SCANs in one turn */
 constexpr int64 kDeadRows = 2000;          /* worth a vacuum */
 constexpr uint32 kPagesOfSmallOutbox = 64; /* it need not be cut short */
@@ -136,6 +142,9 @@ struct Taken
 	uint64 insert_lsn = 0;
 	RedisState state = {};
 	FullTransactionId next_xid = {};
+	int row_limit = kBatchRows;
+	int item_limit = kBatchItems;
+	size_t byte_limit = kBatchBytes;
 };
 
 bool
@@ -148,7 +157,8 @@ take_row(const OutboxRow &row, void *arg)
 		taken->lapse = true;
 		return true;
 	}
-	if (taken->count >= kBatchRows || taken->items >= kBatchItems || taken->bytes >= kBatchBytes)
+	if (taken->count >= taken->row_limit || taken->items >= taken->item_limit ||
+	    taken->bytes >= taken->byte_limit)
 	{
 		taken->cut_short = true;
 		return false;
@@ -700,6 +710,7 @@ class Delivery
 	void acknowledge(const Plan &plan, Oid file, const std::vector<ItemPointerData> &tids,
 	                 const Digest &incarnation);
 	void maybe_purge();
+	void maybe_merge();
 	DeliveryTurn failed(const Error &error);
 	DeliveryTurn work();
 
@@ -713,6 +724,7 @@ class Delivery
 	std::string last_error_;
 	TimestampTz last_error_at_ = 0;
 	bool watching_ = false;
+	int merge_from_rows_ = kMergeAtLeast;
 	int64 dead_rows_ = 0; /* since the last vacuum of the outbox */
 	bool looked_at_size_ = false;
 	int64 dead_retained_ = 0;
@@ -793,7 +805,7 @@ Delivery::raise_epoch(const Taken &taken)
 		initStringInfo(&items);
 		appendBinaryStringInfo(&items, raised, sizeof(raised));
 
-		NewRow row = {kBucketOfAll, 1 + append_widened_items(&items), nullptr, 0};
+		NewRow row = {kBucketOfAll, 1 + append_widened_items(&items), nullptr, 0, 0};
 		Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
 		RedisState state = read_redis_state(snapshot);
 		DeliveryState delivery = read_delivery();
@@ -1408,6 +1420,131 @@ Delivery::work()
 	return {kIdleMs, occupied, watching_, false};
 }
 
+/* A row's items without repetitions; values become the removal of their keys. */
+class Merger
+{
+  public:
+	void add(const OutboxRow &row)
+	{
+		std::string_view rest(row.payload, row.length);
+		ItemKind kind;
+		std::string_view body;
+
+		items_ += row.items;
+		while (!rest.empty())
+		{
+			std::string_view whole = rest;
+
+			if (!take_item(rest, kind, body))
+				throw Error(kDataCorrupted, "outbox row cannot be read");
+			whole = whole.substr(0, whole.size() - rest.size());
+			if (kind == ItemKind::kSet)
+				whole = removal_of(body);
+			if (kind == ItemKind::kPublish || seen_.insert(whole).second)
+				append(whole);
+		}
+	}
+
+	/* Rows that say the same; they depend on this object. */
+	std::vector<NewRow> rows(TimestampTz at) const
+	{
+		std::vector<NewRow> rows;
+
+		for (const Chunk &chunk : chunks_)
+			rows.push_back(
+			    {kBucketOfAll, chunk.items, chunk.payload.data(), chunk.payload.size(), at});
+		return rows;
+	}
+
+	int64 saved() const { return items_ - kept_; }
+	bool worthwhile() const { return saved() * 2 > items_; }
+
+  private:
+	struct Chunk
+	{
+		std::string payload;
+		int32 items = 0;
+	};
+
+	std::string_view removal_of(std::string_view body)
+	{
+		SetBody set;
+		char number[kMaxNumberBytes];
+
+		if (!set.read(body))
+			throw Error(kDataCorrupted, "outbox row cannot be read");
+
+		std::string item(1, static_cast<char>(ItemKind::kKey));
+
+		item.append(number, static_cast<size_t>(put_number(number, set.key.size()) - number));
+		item.append(set.key);
+		removals_.push_back(std::move(item));
+		return removals_.back();
+	}
+
+	void append(std::string_view whole)
+	{
+		if (chunks_.empty() || chunks_.back().payload.size() + whole.size() > kMergedRowBytes)
+			chunks_.emplace_back();
+		chunks_.back().payload.append(whole);
+		++chunks_.back().items;
+		++kept_;
+	}
+
+	std::unordered_set<std::string_view> seen_;
+	std::deque<std::string> removals_;
+	std::deque<Chunk> chunks_;
+	int64 items_ = 0;
+	int64 kept_ = 0;
+};
+
+/*
+ * While Redis is away, items that repeat others are merged into one, so that
+ * the queue grows with the names that change and not with the changes.
+ */
+void
+Delivery::maybe_merge()
+{
+	Taken taken;
+	Merger merger;
+	std::vector<ItemPointerData> tids;
+	TimestampTz oldest = 0;
+
+	taken.row_limit = taken.item_limit = kMergeRows;
+	taken.byte_limit = kMergeBytes;
+	read_batch(&taken);
+	if (taken.count < merge_from_rows_)
+		return;
+	for (int i = 0; i < taken.count; ++i)
+	{
+		const OutboxRow &row = taken.rows[i];
+
+		if (asks_for_epoch(row))
+			continue;
+		merger.add(row);
+		tids.push_back(row.tid);
+		oldest = oldest == 0 ? row.at : Min(oldest, row.at);
+	}
+	merge_from_rows_ = Max(kMergeAtLeast, taken.count * 2);
+	if (!merger.worthwhile())
+		return;
+
+	std::vector<NewRow> rows = merger.rows(oldest);
+
+	state_.collapsed += merger.saved();
+
+	const DeliveryState &state = state_;
+
+	in_transaction([&](MemoryContext) {
+		delete_outbox_rows(taken.file, tids.data(), static_cast<int>(tids.size()));
+		insert_outbox_rows(rows.data(), static_cast<int>(rows.size()));
+		write_delivery(state);
+	});
+	merge_from_rows_ = Max(kMergeAtLeast, static_cast<int>(rows.size()) * 2);
+	dead_rows_ += static_cast<int64>(tids.size());
+	looked_at_size_ = false;
+}
+
 /* Redis is away or refuses: everything stays, and the pauses grow. */
 DeliveryTurn
 Delivery::failed(const Error &error)
@@ -1438,6 +1575,8 @@ Delivery::failed(const Error &error)
 		last_error_ = error.message();
 		last_error_at_ = now;
 	}
+	if (pending_ && failures_ > kFailuresBeforeMerge)
+		maybe_merge();
 	return {static_cast<int>(pause), pending_, watching_, true};
 }
 

@@ -400,6 +400,7 @@ queue_items(const Journal *j)
 		row->bucket = shared ? kBucketOfAll : bucket;
 		row->items = end - i;
 		row->length = length;
+		row->at = 0;
 		row->payload = queued[i].item.data();
 		if (end > i + 1)
 		{

@@ -115,9 +115,9 @@ insert_outbox_rows(const NewRow *rows, int count)
 			SET_VARSIZE(payload, VARHDRSZ + row.length);
 			memcpy(VARDATA(payload), row.payload, row.length);
 
-			Datum values[kOutboxColumns] = {Int32GetDatum(static_cast<int32>(row.bucket)),
-			                                Int32GetDatum(row.items), TimestampTzGetDatum(now),
-			                                PointerGetDatum(payload)};
+			Datum values[kOutboxColumns] = {
+			    Int32GetDatum(static_cast<int32>(row.bucket)), Int32GetDatum(row.items),
+			    TimestampTzGetDatum(row.at != 0 ? row.at : now), PointerGetDatum(payload)};
 
 			ExecStoreHeapTuple(heap_form_tuple(RelationGetDescr(outbox.heap), values, nulls),
 			                   slots[i], true);
@@ -234,7 +234,7 @@ insert_lapse()
 	if (found != Probe::kFound)
 	{
 		char item[2] = {static_cast<char>(ItemKind::kLapse), 0};
-		NewRow row = {kBucketOfLapse, 0, item, sizeof(item)};
+		NewRow row = {kBucketOfLapse, 0, item, sizeof(item), 0};
 
 		insert_outbox_rows(&row, 1);
 	}

@@ -325,7 +325,7 @@ requeue_retained()
 
 		bytea *payload = DatumGetByteaPP(values[retained_column::payload]);
 		NewRow row = {kBucketOfAll, DatumGetInt32(values[retained_column::items]),
-		              VARDATA_ANY(payload), VARSIZE_ANY_EXHDR(payload)};
+		              VARDATA_ANY(payload), VARSIZE_ANY_EXHDR(payload), 0};
 
 		insert_outbox_rows(&row, 1);
 		simple_heap_delete(heap, &tuple->t_self);

@@ -34,6 +34,7 @@ struct NewRow
 	int32 items;
 	const char *payload;
 	size_t length;
+	TimestampTz at; /* when it was first queued; 0: now */
 };
 void insert_outbox_rows(const NewRow *rows, int count);
 
