@@ -58,6 +58,7 @@ cache_ext_invalidate(PG_FUNCTION_ARGS)
 {
 	using namespace cache_ext::invalidation;
 
+	PreventCommandIfReadOnly("cache_invalidate()");
 	collect_array(fcinfo, "key", collect_key);
 	PG_RETURN_VOID();
 }
@@ -67,6 +68,7 @@ cache_ext_invalidate_tags(PG_FUNCTION_ARGS)
 {
 	using namespace cache_ext::invalidation;
 
+	PreventCommandIfReadOnly("cache_invalidate_tags()");
 	collect_array(fcinfo, "tag", collect_tag);
 	PG_RETURN_VOID();
 }
@@ -76,6 +78,7 @@ cache_ext_invalidate_pattern(PG_FUNCTION_ARGS)
 {
 	using namespace cache_ext::invalidation;
 
+	PreventCommandIfReadOnly("cache_invalidate_pattern()");
 	if (PG_ARGISNULL(0))
 		refuse_null("pattern");
 	collect_pattern(cache_ext::pg::view(PG_GETARG_TEXT_PP(0)));
@@ -87,6 +90,7 @@ cache_ext_publish(PG_FUNCTION_ARGS)
 {
 	using namespace cache_ext::invalidation;
 
+	PreventCommandIfReadOnly("cache_publish()");
 	if (PG_ARGISNULL(0))
 		refuse_null("channel");
 	if (PG_ARGISNULL(1))

@@ -414,7 +414,10 @@ def a_standby_reads_what_holds_and_stores_nothing(options):
                 cache.delivered(db)
                 expect(get(reader, "k", None) is None, "a void entry was believed")
                 wait_for("the standby has replayed", lambda: get(reader) == text(2))
-                reader.fails("25006", "SELECT cache_set('k', 'x')")
+                for write in ("cache_set('k', 'x')", "cache_delete('k')", "cache_invalidate('k')",
+                              "cache_invalidate_tags('k')", "cache_invalidate_pattern('k*')",
+                              "cache_publish('k', 'x')"):
+                    reader.fails("25006", f"SELECT {write}")
             standby.stop()
             standby.check_log()
         finally:
