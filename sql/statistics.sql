@@ -189,6 +189,13 @@ BEGIN ISOLATION LEVEL REPEATABLE READ;
 SELECT statistics_fold();
 ROLLBACK;
 
+-- an expression that raises makes the write fail, and the error says whose it is
+\set VERBOSITY default
+SELECT statistics_create('by_tenth', 'SELECT 10 / g AS k, count(*) AS n FROM m GROUP BY 10 / g');
+INSERT INTO m VALUES (0, 1);
+SELECT differences('by_tenth');
+\set VERBOSITY terse
+
 -- privileges: those of CREATE VIEW and CREATE TRIGGER; writers need none of ours
 CREATE ROLE cache_ext_owner;
 CREATE ROLE cache_ext_writer;

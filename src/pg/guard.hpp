@@ -99,6 +99,7 @@ template <typename Fn>
 auto
 guard(Fn &&fn) -> std::invoke_result_t<Fn &>
 {
+	ErrorContextCallback *context = error_context_stack;
 	Report report;
 
 	report.edata = nullptr;
@@ -126,6 +127,7 @@ guard(Fn &&fn) -> std::invoke_result_t<Fn &>
 	{
 		report.set(ERRCODE_INTERNAL_ERROR, "unexpected C++ exception");
 	}
+	error_context_stack = context; /* an exception has left frames that had pushed theirs */
 	raise(report);
 }
 

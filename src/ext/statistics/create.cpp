@@ -392,7 +392,10 @@ hold_off_writers(List *sources)
 	ListCell *cell;
 
 	foreach (cell, sources)
+	{
+		LockRelationOid(lfirst_oid(cell), ShareRowExclusiveLock);
 		(void) find_all_inheritors(lfirst_oid(cell), ShareRowExclusiveLock, nullptr);
+	}
 }
 
 /* ---- the functions ---- */

@@ -49,6 +49,7 @@ struct ValueFeed
 struct Feed
 {
 	int32 statistic;
+	char *name; /* for error contexts */
 	ExprState *where;
 	bool is_right; /* the side that EXISTS looks for */
 
@@ -212,7 +213,7 @@ compile_right(Feed *feed, const Definition *d, int number, const Translation *tr
 }
 
 static Feed *
-append_feed(Capture *capture, int32 statistic)
+append_feed(Capture *capture, const Definition *d)
 {
 	Size size = sizeof(Feed) * (capture->feed_count + 1);
 
@@ -220,7 +221,8 @@ append_feed(Capture *capture, int32 statistic)
 	    capture->feeds == nullptr ? palloc(size) : repalloc(capture->feeds, size));
 	Feed *feed = &capture->feeds[capture->feed_count++];
 	*feed = Feed{};
-	feed->statistic = statistic;
+	feed->statistic = d->row.id;
+	feed->name = get_rel_name(d->row.relation);
 	feed->exists_part = -1;
 	return feed;
 }
@@ -275,12 +277,12 @@ compile_statistic(Capture *capture, const Definition *d, const Translation *tran
 
 		if (block.source == capture->root)
 		{
-			compile_left(append_feed(capture, d->row.id), d, i, translation);
+			compile_left(append_feed(capture, d), d, i, translation);
 			note_used_by_block(used, translation, d, i, false);
 		}
 		if (block.exists_part >= 0 && block.right_source == capture->root)
 		{
-			compile_right(append_feed(capture, d->row.id), d, i, translation);
+			compile_right(append_feed(capture, d), d, i, translation);
 			note_used_by_block(used, translation, d, i, true);
 		}
 	}
@@ -586,12 +588,25 @@ feed_one(Capture *capture, const Feed *feed, Delta *delta, int sign)
 	feed_values(capture, feed, delta, groups, sign);
 }
 
+static void
+name_statistic(void *feed)
+{
+	errcontext("statistic \"%s\"", static_cast<const Feed *>(feed)->name);
+}
+
 void
 feed_row(Capture *capture, Delta *delta, TupleTableSlot *row, int sign)
 {
+	ErrorContextCallback context = {error_context_stack, name_statistic, nullptr};
+
+	error_context_stack = &context;
 	capture->econtext->ecxt_scantuple = row;
 	for (int i = 0; i < capture->feed_count; ++i)
+	{
+		context.arg = &capture->feeds[i];
 		feed_one(capture, &capture->feeds[i], delta, sign);
+	}
+	error_context_stack = context.previous;
 	ResetExprContext(capture->econtext);
 }
 

@@ -282,6 +282,7 @@ ensure_source(Oid relation)
 		return source.id;
 
 	AsOwner owner(internal_owner());
+	LockRelationOid(relation, ShareRowExclusiveLock);
 	List *members = find_all_inheritors(relation, ShareRowExclusiveLock, nullptr);
 
 	source.id = next_number("source_id");
@@ -340,6 +341,7 @@ release_source(Oid relation)
 			owner.restore();
 			return;
 		}
+		LockRelationOid(relation, ShareRowExclusiveLock);
 		List *members = find_all_inheritors(relation, ShareRowExclusiveLock, nullptr);
 
 		foreach (cell, members)
