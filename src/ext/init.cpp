@@ -9,6 +9,7 @@
 #include "ext/invalidation/items.hpp"
 #include "ext/statistics/capture.hpp"
 #include "ext/worker.hpp"
+#include "pg/redis_health.hpp"
 #include "pg/server.hpp"
 #include "pg/settings.hpp"
 
@@ -21,6 +22,7 @@ void
 _PG_init(void)
 {
 	cache_ext::pg::define_settings();
+	cache_ext::pg::register_redis_health();
 	cache_ext::statistics::register_capture_callbacks();
 	cache_ext::invalidation::register_item_callbacks();
 	cache_ext::worker::register_worker();

@@ -35,6 +35,7 @@
 #include "core/cache/envelope.hpp"
 #include "core/redis/address.hpp"
 #include "pg/guard.hpp"
+#include "pg/redis_health.hpp"
 #include "pg/redis_link.hpp"
 #include "pg/settings.hpp"
 
@@ -86,8 +87,9 @@ struct Choice
 {
 	unsigned int generation;
 	bool configured;
-	bool has_environment_password; /* REDIS_PASSWORD goes with REDIS_HOST only */
 	redis::Address address;
+	bool health_known;
+	RedisHealth *health; /* null when there is no room */
 };
 
 struct Link
@@ -123,6 +125,7 @@ struct Backoff
 {
 	Clock::time_point not_before;
 	int failures;
+	uint32 reason; /* that the log was told last, 0: none */
 };
 
 constexpr auto kMinBackoff = std::chrono::milliseconds(100);
@@ -135,7 +138,9 @@ constexpr int kSocketEvent = 0; /* position in the wait event set */
 
 static Choice *choice = nullptr;
 static Link *link = nullptr;
-static Backoff backoff = {Clock::time_point::min(), 0};
+constexpr Backoff kNoBackoff = {Clock::time_point::min(), 0, 0};
+
+static Backoff backoff = kNoBackoff;
 static uint64 last_number = 0;
 
 /* -------------------------------------------------------------------------
@@ -216,7 +221,7 @@ current_choice()
 	choice = chosen.release();
 
 	/* Another address deserves an attempt at once. */
-	backoff = {Clock::time_point::min(), 0};
+	backoff = kNoBackoff;
 	return *choice;
 }
 
@@ -288,6 +293,14 @@ cache_ext_close_link(int, Datum)
 refuse_link(const Link &to, const std::string &reason)
 {
 	throw Error(kConnectionFailure, "could not connect to Redis server \"" + to.name + "\"",
+	            reason);
+}
+
+/* The server is there, and we do not get in. */
+[[noreturn]] static void
+refuse_login(const Link &to, const std::string &reason)
+{
+	throw Error(kInvalidAuthorization, "could not log in to Redis server \"" + to.name + "\"",
 	            reason);
 }
 
@@ -608,7 +621,7 @@ read_password_file(const Link &to)
 	char buffer[4096];
 
 	if (file < 0)
-		refuse_link(to, std::string("The password file could not be opened. ") + reason_of(errno));
+		refuse_login(to, std::string("The password file could not be opened. ") + reason_of(errno));
 
 	int code = fstat(file, &status) < 0 ? errno : 0;
 	ssize_t count = code == 0 ? read(file, buffer, sizeof(buffer)) : 0;
@@ -617,14 +630,14 @@ read_password_file(const Link &to)
 		code = errno;
 	::close(file);
 	if (code != 0)
-		refuse_link(to, std::string("The password file could not be read. ") + reason_of(code));
+		refuse_login(to, std::string("The password file could not be read. ") + reason_of(code));
 
 	mode_t forbidden = status.st_uid == 0 ? S_IRWXO | S_IWGRP | S_IXGRP : S_IRWXG | S_IRWXO;
 
 	if (!S_ISREG(status.st_mode) || (status.st_uid != geteuid() && status.st_uid != 0) ||
 	    (status.st_mode & forbidden) != 0)
-		refuse_link(to, "The password file must be a plain file that belongs to the server's user "
-		                "with mode 0600 or less, or to root with mode 0640 or less.");
+		refuse_login(to, "The password file must be a plain file that belongs to the server's user "
+		                 "with mode 0600 or less, or to root with mode 0640 or less.");
 
 	std::string_view text(buffer, static_cast<size_t>(count));
 
@@ -635,7 +648,7 @@ static void
 check_handshake(const Link &to, const redis::Reply &reply, const char *step)
 {
 	if (reply.is_error())
-		refuse_link(to, std::string(step) + " was refused: " + redis::readable(reply.text));
+		refuse_login(to, std::string(step) + " was refused: " + redis::readable(reply.text));
 }
 
 /* Who we are, which database, and who the server is: one round trip. */
@@ -679,17 +692,6 @@ shake_hands(Link *to, const Deadline &deadline)
 }
 
 static void
-log_connected(const Link &to)
-{
-	if (backoff.failures == 0)
-		return;
-	call([&] {
-		ereport(LOG, (errmsg("connected to Redis server \"%s\" again", to.name.c_str()),
-		              errdetail("Failed attempts: %d.", backoff.failures), errhidestmt(true)));
-	});
-}
-
-static void
 open_link(const Choice &chosen)
 {
 	static bool registered = false;
@@ -705,8 +707,6 @@ open_link(const Choice &chosen)
 	else
 		open_tcp(opening.get(), deadline);
 	shake_hands(opening.get(), deadline);
-	log_connected(*opening);
-	backoff = {Clock::time_point::min(), 0};
 	opening->number = ++last_number;
 	link = opening.release();
 }
@@ -727,6 +727,21 @@ is_usable(const Link &to, const Choice &chosen)
 	       (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR);
 }
 
+/* What all processes have met at the address of now. */
+static RedisHealth *
+shared_health()
+{
+	(void) current_choice();
+	if (choice->configured && !choice->health_known)
+	{
+		Digest address = Digester().add(choice->address.name()).add(choice->address.user).finish();
+
+		choice->health = call([&] { return redis_health(address); });
+		choice->health_known = true;
+	}
+	return choice->health;
+}
+
 /*
  * Refusals that cost nothing and say nothing about the server: it is not
  * configured, its pause is not over, or the wanted connection is gone.
@@ -735,6 +750,7 @@ static void
 refuse_early(const ExchangeOptions &options)
 {
 	const Choice &chosen = current_choice();
+	RedisHealth *health = shared_health();
 
 	if (link != nullptr && !is_usable(*link, chosen))
 		redis_disconnect();
@@ -747,10 +763,23 @@ refuse_early(const ExchangeOptions &options)
 	if (options.only_connection != 0 && options.only_connection != redis_connection())
 		throw Error(kConnectionFailure, "the connection to Redis server \"" +
 		                                    chosen.address.name() + "\" has been replaced");
-	if (link == nullptr && !options.ignore_backoff && Clock::now() < backoff.not_before)
+	if (!options.ignore_backoff &&
+	    ((link == nullptr && Clock::now() < backoff.not_before) || in_shared_pause(health)))
 		throw Error(kConnectionFailure,
 		            "Redis server \"" + chosen.address.name() + "\" has failed a moment ago",
 		            "It is not asked again before a pause has passed.");
+}
+
+/*
+ * Failures of the network follow one another in many forms and are one reason;
+ * anything else is told again when it changes.
+ */
+static uint32
+reason_for_log(const Error &error)
+{
+	if (strcmp(error.state().code, kConnectionFailure.code) == 0)
+		return 1;
+	return static_cast<uint32>(Digester().add(error.detail()).finish().low) | 2;
 }
 
 static void
@@ -760,13 +789,39 @@ note_failure(const Error &error, Clock::time_point began)
 	auto pause =
 	    std::clamp<Clock::duration>((now - began) * kBackoffFactor, kMinBackoff, kMaxBackoff);
 
+	uint32 reason = reason_for_log(error);
+	bool news = backoff.reason != reason;
+	auto took = std::chrono::duration_cast<std::chrono::microseconds>(now - began);
+	RedisHealth *health = shared_health();
+
 	backoff.not_before = now + pause;
-	if (backoff.failures++ > 0)
+	backoff.reason = reason;
+	++backoff.failures;
+	if (health != nullptr)
+		news = note_shared_failure(health, took.count(), reason);
+	if (!news)
 		return;
 	call([&] {
 		ereport(LOG, (errmsg_internal("%s", error.message().c_str()),
 		              error.detail().empty() ? 0 : errdetail_internal("%s", error.detail().c_str()),
 		              errhint("Queries answer meanwhile."), errhidestmt(true)));
+	});
+}
+
+static void
+note_success()
+{
+	RedisHealth *health = shared_health();
+	uint32 failures = static_cast<uint32>(backoff.failures);
+
+	if (health != nullptr)
+		failures = note_shared_success(health);
+	backoff = kNoBackoff;
+	if (failures == 0)
+		return;
+	call([&] {
+		ereport(LOG, (errmsg("Redis server \"%s\" answers again", link->name.c_str()),
+		              errdetail("Failed attempts: %u.", failures), errhidestmt(true)));
 	});
 }
 
@@ -793,7 +848,11 @@ with_link(const ExchangeOptions &options, Fn &&fn) -> std::invoke_result_t<Fn &>
 	{
 		if (link == nullptr)
 			open_link(current_choice());
-		return fn();
+
+		auto result = fn();
+
+		note_success();
+		return result;
 	}
 	catch (const Error &error)
 	{

@@ -53,10 +53,10 @@ std::string redis_name();
  * connection first when there is none: that has its own deadline,
  * cache_ext.connect_timeout.  *server is the one that has answered.
  *
- * Throws Error(08006) when Redis is not configured, cannot be reached, does not
- * answer in time or answers nonsense; Error(08006) at once while the back-off
- * after an earlier failure lasts.  A query cancel comes as PgError.  In each
- * case the connection is closed.
+ * Throws Error: 08006 when Redis is not configured, cannot be reached or does not
+ * answer in time, and at once while the back-off after an earlier failure lasts;
+ * 28000 when it lets us not in; 08P01 when it answers nonsense.  A query cancel comes as PgError.
+ * In each case the connection is closed.
  */
 std::vector<redis::Reply> redis_exchange(const redis::Request &request,
                                          const ExchangeOptions &options = ExchangeOptions(),

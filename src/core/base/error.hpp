@@ -24,6 +24,7 @@ constexpr SqlState kInvalidParameterValue{"22023"};
 constexpr SqlState kInvalidTextRepresentation{"22P02"};
 constexpr SqlState kFeatureNotSupported{"0A000"};
 constexpr SqlState kConnectionFailure{"08006"};
+constexpr SqlState kInvalidAuthorization{"28000"};
 constexpr SqlState kProtocolViolation{"08P01"};
 constexpr SqlState kDataCorrupted{"XX001"};
 

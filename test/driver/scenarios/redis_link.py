@@ -182,6 +182,36 @@ def a_silent_redis_is_not_asked_on_every_call(options):
             expect(len(script.asked) <= 3, f"asked {len(script.asked)} times in 200 calls")
 
 
+def an_outage_is_told_once_and_costs_few_timeouts(options):
+    redis = Redis(work("told"))
+    redis.start()
+    with Servers("told_pg", redis, cache_ext__command_timeout="'300ms'") as servers:
+        sessions = [servers.session() for _ in range(8)]
+        for db in sessions:
+            get(db)
+        redis.pause()
+        started = time.monotonic()
+        for db in sessions:
+            expect(get(db) == ANSWER, "the query does not answer")
+        took = time.monotonic() - started
+        redis.resume()
+
+        def all_hit():
+            for db in sessions:
+                get(db, "again")
+            return all(db.value("SELECT cache_get('again')") for db in sessions)
+
+        wait_for("everybody uses Redis again", all_hit, deadline=60)
+        with open(servers.postgres.log) as log:
+            lines = [line for line in log if redis.path in line and " LOG: " in line and "client backend" in line]
+        gone = [line for line in lines if "did not answer in time" in line or "could not connect" in line]
+        back = [line for line in lines if "answers again" in line]
+        expect(len(gone) == 1 and len(back) == 1, "the log says:\n  " + "  ".join(lines))
+        expect(took < 8 * 0.3, f"eight sessions waited for {took:.1f} s together")
+        for db in sessions:
+            db.close()
+
+
 def a_redis_that_lies_costs_neither_the_answer_nor_the_backend(options):
     lies = [
         b"HTTP/1.1 400 Bad Request\r\n\r\n", b"$-7\r\n", b"*-7\r\n", b"$99999999999999999999\r\n",
@@ -327,6 +357,7 @@ TESTS = [
     a_wait_obeys_statement_timeout_and_terminate,
     one_deadline_covers_a_call_however_slowly_bytes_come,
     a_silent_redis_is_not_asked_on_every_call,
+    an_outage_is_told_once_and_costs_few_timeouts,
     a_redis_that_lies_costs_neither_the_answer_nor_the_backend,
     connections_leave_nothing_open,
     a_restarted_redis_is_found_again,
