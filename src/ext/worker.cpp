@@ -230,6 +230,15 @@ on_utility(PlannedStmt *planned, const char *query, bool read_only, ProcessUtili
 		wake(Work::kOutbox);
 }
 
+/* What the verbs tell the loop. */
+struct Turn
+{
+	int64 folded = 0;
+	invalidation::DeliveryTurn delivery = {};
+	bool installed = true;
+	bool idle = false; /* no work for a while */
+} turn;
+
 /* A verb and how it fares. */
 struct Verb
 {
@@ -257,6 +266,34 @@ worth_logging(Verb *verb, const ErrorData *error)
 	return true;
 }
 
+/* Looks anew, since the extension may have been dropped under the verb's feet. */
+bool
+still_installed()
+{
+	bool installed;
+
+	StartTransactionCommand();
+	installed = invalidation::outbox_exists();
+	CommitTransactionCommand();
+	return installed;
+}
+
+/* Say it in the log as the error it was. */
+void
+report_again(ErrorData *error)
+{
+	PG_TRY();
+	{
+		ThrowErrorData(error);
+	}
+	PG_CATCH();
+	{
+		EmitErrorReport();
+		FlushErrorState();
+	}
+	PG_END_TRY();
+}
+
 void
 recover(Verb *verb, MemoryContext context)
 {
@@ -265,14 +302,15 @@ recover(Verb *verb, MemoryContext context)
 
 	ErrorData *error = CopyErrorData();
 
-	if (worth_logging(verb, error))
-		EmitErrorReport();
+	FlushErrorState();
 	AbortCurrentTransaction();
 	LWLockReleaseAll();
-	MemoryContextSwitchTo(context);
-	FlushErrorState();
 	verb->pause_ms = verb->pause_ms == 0 ? kFirstPauseMs : Min(verb->pause_ms * 2, kLongestPauseMs);
 	verb->not_before = in_ms(verb->pause_ms);
+	turn.installed = still_installed();
+	MemoryContextSwitchTo(context);
+	if (turn.installed && worth_logging(verb, error))
+		report_again(error);
 	RESUME_INTERRUPTS();
 }
 
@@ -297,15 +335,6 @@ attempt(Verb *verb, MemoryContext context)
 	MemoryContextSwitchTo(context);
 	MemoryContextReset(context);
 }
-
-/* What the verbs tell the loop. */
-struct Turn
-{
-	int64 folded = 0;
-	invalidation::DeliveryTurn delivery = {};
-	bool installed = true;
-	bool idle = false; /* no work for a while */
-} turn;
 
 void
 run_housekeeping()
@@ -432,8 +461,10 @@ class Loop
 				return;
 			if (delivery_due())
 				deliver();
-			if (fold_due())
+			if (turn.installed && fold_due())
 				fold();
+			if (!turn.installed)
+				return;
 			if (churned_ && GetCurrentTimestamp() >= next_vacuum_)
 				vacuum();
 			if (may_leave())

@@ -1,0 +1,349 @@
+"""What reaches Redis, in which form, and that nothing committed is ever forgotten."""
+
+import json
+import os
+import socket
+import threading
+import time
+
+import psycopg2
+from harness import Postgres, Redis, RedisGone, expect, wait_for
+
+
+def with_servers(name, body, redis_options=(), preload=True, durable=False, **settings):
+    work = os.environ["CACHE_EXT_WORK"]
+    redis = Redis(os.path.join(work, name + "_redis"), durable=durable, options=redis_options)
+    settings = {"cache_ext.redis_url": f"'{redis.url}'",
+                **{k.replace("__", "."): v for k, v in settings.items()}}
+    server = Postgres(os.path.join(work, name), settings, preload=preload)
+    try:
+        redis.start()
+        server.start()
+        server.create_database("shop")
+        with server.session("shop") as db:
+            db.run("CREATE TABLE orders (id integer PRIMARY KEY, vendor_id integer, note text)")
+            db.run("SELECT cache_watch('orders', keys => ARRAY['a:{vendor_id}'],"
+                   " tags => ARRAY['orders', 'v:{vendor_id}'])")
+            body(server, redis, db)
+        server.stop()
+        server.check_log()
+    finally:
+        server.stop("immediate")
+        redis.stop()
+
+
+def gone(redis, *keys):
+    wait_for(f"{keys} are gone", lambda: redis.ask("EXISTS", *keys) == 0)
+
+
+def pending(db):
+    return db.value("SELECT pending FROM invalidation_status")
+
+
+def drained(db):
+    wait_for("everything is delivered", lambda: pending(db) == 0)
+
+
+class Listener:
+    """Everything that is published on the event channel."""
+
+    def __init__(self, redis, *channels):
+        self.client = redis.client(timeout=None)
+        self.client.send("SUBSCRIBE", *channels)
+        for _ in channels:
+            self.client.read()
+        self.messages = []
+        self.thread = threading.Thread(target=self._listen, daemon=True)
+        self.thread.start()
+
+    def _listen(self):
+        try:
+            while True:
+                reply = self.client.read()
+                self.messages.append((reply[1].decode(), reply[2].decode()))
+        except (OSError, RedisGone):  # the connection ends with the test
+            pass
+
+    def events(self):
+        return [json.loads(text) for channel, text in list(self.messages) if channel == "invalidate"]
+
+    def close(self):
+        self.client.socket.shutdown(socket.SHUT_RDWR)
+        self.thread.join(10)
+
+
+def tag_sets_are_emptied_with_their_members(_):
+    def body(_, redis, db):
+        with redis.client() as client:
+            for i in range(3000):
+                client("SADD", "tag:v:7", f"m{i}")
+                client("SET", f"m{i}", "x")
+            client("SET", "tag:v:8", "no set")
+            client("SET", "other", "x")
+        db.run("INSERT INTO orders VALUES (1, 7)")
+        gone(redis, *[f"m{i}" for i in range(3000)], "tag:v:7")
+        db.run("INSERT INTO orders VALUES (2, 8)")
+        drained(db)
+        expect(redis.ask("EXISTS", "other", "tag:v:8") == 2, "something else was removed")
+
+    with_servers("tag_sets", body)
+
+
+def a_pattern_removes_what_it_matches_and_nothing_else(_):
+    def body(_, redis, db):
+        with redis.client() as client:
+            for i in range(20000):
+                client.send("SET", f"p:{i}", "x")
+            for i in range(20000):
+                client.read()
+            for key in ("p", "pq:1", "q:p:1", "p*:1"):
+                client("SET", key, "x")
+        db.run("BEGIN; SELECT cache_invalidate_pattern('p:*'); ROLLBACK")
+        db.run("SELECT cache_invalidate('z')")
+        drained(db)
+        expect(redis.ask("EXISTS", "p:0") == 1, "a rolled-back pattern was delivered")
+        db.run("SELECT cache_invalidate_pattern('p:*')")
+        # Others need not wait for the sweep, and the row stays until it is done.
+        redis.ask("SET", "a:9", "x")
+        db.run("INSERT INTO orders VALUES (1, 9)")
+        gone(redis, "a:9")
+        drained(db)
+        left = [key.decode() for key in redis.ask("KEYS", "p*")]
+        expect(sorted(left) == ["p", "p*:1", "pq:1"], f"left: {sorted(left)[:10]}")
+        db.run("SELECT cache_invalidate_pattern('p\\*:?')")
+        gone(redis, "p*:1")
+
+    with_servers("pattern", body)
+
+
+def truncate_takes_everything_that_rows_could_name(_):
+    def body(_, redis, db):
+        for i in range(5):
+            redis.ask("SET", f"a:{i}", "x")
+            redis.ask("SADD", f"tag:v:{i}", f"m{i}")
+            redis.ask("SET", f"m{i}", "x")
+        redis.ask("SET", "b:1", "x")
+        db.run("SELECT cache_get('own', 'SELECT 1 AS x', tags => ARRAY['v:3'])")
+        db.run("BEGIN; TRUNCATE orders; SAVEPOINT s; ROLLBACK TO s; COMMIT")
+        gone(redis, *[f"a:{i}" for i in range(5)], *[f"m{i}" for i in range(5)])
+        drained(db)
+        expect(redis.ask("EXISTS", "b:1") == 1, "a key of somebody else was removed")
+        expect(db.value("SELECT cache_get('own')") is None, "an entry of the tag family survived")
+
+    with_servers("truncate", body)
+
+
+def events_are_numbered_without_a_gap_and_say_what_is_gone(_):
+    def body(_, redis, db):
+        listener = Listener(redis, "invalidate", "news")
+        try:
+            for i in range(20):
+                db.run("INSERT INTO orders VALUES (%s, %s)", (i, i))
+                if i % 5 == 0:
+                    drained(db)
+            db.run("BEGIN; SELECT cache_publish('news', 'first'), cache_publish('news', 'second'),"
+                   " cache_publish('news', 'first'); COMMIT")
+            db.run("SELECT cache_invalidate_pattern('x:*')")
+            drained(db)
+            wait_for("the pattern's event", lambda: any(e["patterns"] for e in listener.events()))
+            wait_for("the news", lambda: [m for c, m in listener.messages if c == "news"]
+                     == ["first", "second", "first"])
+            events = listener.events()
+            numbers = [e["seq"] for e in events]
+            expect(numbers == list(range(numbers[0], numbers[0] + len(numbers))),
+                   f"numbers with gaps: {numbers}")
+            first = events[0]
+            expect(list(first) == ["v", "database", "epoch", "seq", "xid", "lsn", "at", "keys", "tags",
+                                   "patterns", "all"] and first["v"] == 1, f"form: {first}")
+            expect(first["database"] == "shop" and first["all"] is False
+                   and first["epoch"] == db.value("SELECT epoch FROM invalidation_status"), f"{first}")
+            keys = {k for e in events for k in e["keys"]}
+            tags = {t for e in events for t in e["tags"]}
+            expect(keys == {f"a:{i}" for i in range(20)}, f"keys: {keys}")
+            expect(tags == {f"v:{i}" for i in range(20)} | {"orders"}, f"tags: {tags}")
+            db.run("TRUNCATE orders")
+            wait_for("a collapse says all", lambda: listener.events()[-1]["all"])
+        finally:
+            listener.close()
+
+    with_servers("events", body)
+
+
+def an_older_redis_is_told_again_what_it_has_forgotten(_):
+    def body(_, redis, db):
+        redis.ask("SET", "a:1", "old")
+        redis.ask("SET", "kept", "x")
+        redis.ask("SAVE")
+        db.run("INSERT INTO orders VALUES (1, 1)")
+        gone(redis, "a:1")
+        drained(db)
+        redis.kill()
+        redis.start()
+        gone(redis, "a:1")     # SAVE had kept it, so it was back
+        drained(db)
+        expect(redis.ask("EXISTS", "kept") == 1, "something else was removed")
+
+    with_servers("older", body)
+
+
+def a_redis_configured_late_gets_a_new_epoch_and_everything_watched_goes(_):
+    def body(server, redis, db):
+        server.set(cache_ext__redis_url="''")
+        wait_for("no Redis", lambda: db.value("SHOW cache_ext.redis_url") == "")
+        epoch = db.value("SELECT epoch FROM invalidation_status")
+        for key in ("a:1", "a:2", "b:1", "m"):
+            redis.ask("SET", key, "x")
+        redis.ask("SADD", "tag:orders", "m")
+        db.run("INSERT INTO orders VALUES (1, 1)")
+        db.run("UPDATE orders SET vendor_id = 2")
+        expect(pending(db) == 0, "something was queued for no Redis")
+        server.set(cache_ext__redis_url=f"'{redis.url}'")
+        gone(redis, "a:1", "a:2", "m")
+        drained(db)
+        expect(redis.ask("EXISTS", "b:1") == 1, "a key that nobody watches was removed")
+        expect(db.value("SELECT epoch FROM invalidation_status") == epoch + 1, "the epoch is the old one")
+
+    with_servers("late", body)
+
+
+def a_redis_without_memory_still_loses_what_is_invalid(_):
+    def body(_, redis, db):
+        redis.ask("SET", "a:1", "x")
+        db.run("SELECT cache_get('own', 'SELECT 1 AS x', tags => ARRAY['v:1'])")
+        expect(db.value("SELECT cache_get('own')") is not None, "nothing was stored")
+        redis.ask("CONFIG", "SET", "maxmemory", "1")
+        db.run("INSERT INTO orders VALUES (1, 1)")
+        gone(redis, "a:1")
+        drained(db)
+        redis.ask("CONFIG", "SET", "maxmemory", "0")
+        expect(db.value("SELECT cache_get('own')") is None, "an invalid entry is believed")
+
+    with_servers("memory", body)
+
+
+def a_set_holds_unless_somebody_else_touched_its_buckets(_):
+    def body(server, redis, db):
+        db.run("SELECT cache_set('s1', 'one', tags => ARRAY['T'])")
+        drained(db)
+        expect(db.value("SELECT cache_get('s1')") == "one", "the value is not there")
+        with server.session("shop") as other:
+            redis.pause()
+            try:
+                db.run("SELECT cache_set('s2', 'two', tags => ARRAY['T2'])")
+                other.run("SELECT cache_invalidate_tags('T2')")
+                db.run("SELECT cache_set('s3', 'a')")
+                other.run("SELECT cache_set('s3', 'b')")
+            finally:
+                redis.resume()
+            drained(db)
+            expect(db.value("SELECT cache_get('s2')") is None, "a set outlived a later invalidation")
+            expect(db.value("SELECT cache_get('s3')") in (None, "b"), "the earlier set won")
+
+    with_servers("sets", body)
+
+
+def bulk_changes_collapse_and_forget_nothing(_):
+    def body(_, redis, db):
+        for i in (1, 20000, 60000):
+            redis.ask("SET", f"a:{i}", "x")
+        db.run("INSERT INTO orders SELECT i, i FROM generate_series(1, 60000) i")
+        gone(redis, "a:1", "a:20000", "a:60000")
+        drained(db)
+
+    with_servers("bulk", body)
+
+
+def a_long_outage_keeps_one_item_a_name(_):
+    def body(_, redis, db):
+        redis.kill()
+        db.run("INSERT INTO orders VALUES (1, 1)")
+        merged = "SELECT collapsed > 0 AND pending < 1000 FROM invalidation_status"
+        end = time.monotonic() + 40
+        while not db.value(merged):
+            expect(time.monotonic() < end, "nothing was merged")
+            for _ in range(500):
+                db.run("UPDATE orders SET note = note")
+        redis.start()
+        redis.ask("SET", "a:1", "x")
+        gone(redis, "a:1")
+        drained(db)
+
+    with_servers("outage", body, durable=True)
+
+
+def asynchronous_commits_and_prepared_ones_are_delivered(_):
+    def body(server, redis, db):
+        redis.ask("SET", "a:1", "x")
+        db.run("SET synchronous_commit = off; INSERT INTO orders VALUES (1, 1)")
+        gone(redis, "a:1")
+        redis.ask("SET", "a:2", "x")
+        db.run("BEGIN; INSERT INTO orders VALUES (2, 2); PREPARE TRANSACTION 'two'")
+        db.run("SELECT cache_invalidate('z')")
+        drained(db)
+        expect(redis.ask("EXISTS", "a:2") == 1, "a prepared transaction was delivered")
+        with server.session("shop") as other:
+            other.run("COMMIT PREPARED 'two'")
+        gone(redis, "a:2")
+
+    with_servers("async", body)
+
+
+def the_worker_goes_when_the_database_is_wanted(_):
+    def body(server, redis, _):
+        server.create_database("old")
+        with server.session("old") as db:
+            redis.pause()
+            db.run("SELECT cache_invalidate('a')")
+            wait_for("a worker", lambda: db.value("SELECT worker_pid FROM invalidation_status"))
+        with server.session() as admin:
+            admin.run("CREATE DATABASE copy TEMPLATE old")
+            admin.run("DROP DATABASE copy")
+            admin.run("ALTER DATABASE old RENAME TO older")
+            admin.run("DROP DATABASE older")
+        redis.resume()
+
+    with_servers("wanted", body)
+
+
+def an_idle_worker_leaves_and_the_next_commit_brings_it_back(_):
+    def body(server, redis, db):
+        db.run("INSERT INTO orders VALUES (1, 1)")
+        wait_for("a worker", lambda: server.worker_pids("shop"))
+        wait_for("it has gone", lambda: not server.worker_pids("shop"), 30)
+        redis.ask("SET", "a:2", "x")
+        db.run("INSERT INTO orders VALUES (2, 2)")
+        gone(redis, "a:2")
+
+    with_servers("idle", body, preload=False)
+
+
+def dropping_the_extension_stops_the_worker_quietly(_):
+    def body(server, redis, db):
+        for _ in range(3):
+            db.run("SELECT cache_invalidate('a')")
+            db.run("DROP EXTENSION cache_ext CASCADE")
+            wait_for("the worker has gone", lambda: not server.worker_pids("shop"))
+            db.run("CREATE EXTENSION cache_ext")
+        redis.ask("SET", "a", "x")
+        db.run("SELECT cache_invalidate('a')")
+        gone(redis, "a")
+
+    with_servers("dropped", body)
+
+
+TESTS = [
+    tag_sets_are_emptied_with_their_members,
+    a_pattern_removes_what_it_matches_and_nothing_else,
+    truncate_takes_everything_that_rows_could_name,
+    events_are_numbered_without_a_gap_and_say_what_is_gone,
+    an_older_redis_is_told_again_what_it_has_forgotten,
+    a_redis_configured_late_gets_a_new_epoch_and_everything_watched_goes,
+    a_redis_without_memory_still_loses_what_is_invalid,
+    a_set_holds_unless_somebody_else_touched_its_buckets,
+    bulk_changes_collapse_and_forget_nothing,
+    a_long_outage_keeps_one_item_a_name,
+    asynchronous_commits_and_prepared_ones_are_delivered,
+    the_worker_goes_when_the_database_is_wanted,
+    an_idle_worker_leaves_and_the_next_commit_brings_it_back,
+    dropping_the_extension_stops_the_worker_quietly,
+]
