@@ -57,6 +57,7 @@ struct WorkerTable
 {
 	LWLock lock;
 	int tranche;
+	pg_atomic_uint64 lapses_taken;
 	WorkerSlot slots[kWorkerSlots];
 };
 
@@ -85,6 +86,7 @@ attach_table()
 	{
 		shared->tranche = LWLockNewTrancheId();
 		LWLockInitialize(&shared->lock, shared->tranche);
+		pg_atomic_init_u64(&shared->lapses_taken, 0);
 		for (WorkerSlot &slot : shared->slots)
 		{
 			pg_atomic_init_u32(&slot.database, InvalidOid);
@@ -384,6 +386,22 @@ forget_database(Oid database)
 		pg_atomic_exchange_u32(&slot->database, InvalidOid);
 	}
 	LWLockRelease(&table->lock);
+}
+
+bool
+lapses_taken(uint64 *count) noexcept
+{
+	if (table == nullptr)
+		return false;
+	*count = pg_atomic_read_u64(&table->lapses_taken);
+	return true;
+}
+
+void
+note_lapse_taken() noexcept
+{
+	if (table != nullptr)
+		pg_atomic_fetch_add_u64(&table->lapses_taken, 1);
 }
 
 } /* namespace cache_ext::pg */

@@ -57,6 +57,13 @@ uint32 waiting_work(WorkerSlot *slot) noexcept;
 bool asked_to_leave(WorkerSlot *slot) noexcept;
 int worker_pid(WorkerSlot *slot) noexcept;
 
+/*
+ * How often a worker of any database has taken a note of the lapse away (see
+ * outbox.cpp); false when there is no shared memory to ask.
+ */
+bool lapses_taken(uint64 *count) noexcept;
+void note_lapse_taken() noexcept;
+
 /* Launcher: databases with committed work and no worker; returns how many were written. */
 int databases_without_worker(Oid *databases, int limit);
 void forget_database(Oid database); /* it is gone */
