@@ -706,7 +706,7 @@ register_worker()
 	previous_utility = ProcessUtility_hook;
 	ProcessUtility_hook = on_utility;
 
-	if (preloaded)
+	if (preloaded && !IsBinaryUpgrade)
 	{
 		BackgroundWorker launcher = {};
 
