@@ -132,7 +132,8 @@ class Bench:
         self.server = Postgres(os.path.join(work, "bench"), {
             "cache_ext.redis_url": f"'{self.redis.url}'", "shared_buffers": "'2GB'", "fsync": "on",
             "max_wal_size": "'20GB'", "checkpoint_timeout": "'1h'", "autovacuum_naptime": "'1min'",
-            "log_min_messages": "warning", "synchronous_commit": "on"})
+            "log_min_messages": "warning", "synchronous_commit": "on",
+            **{name: f"'{value}'" for name, value in (one.split("=", 1) for one in options.set)}})
         self.results = []
 
     def start(self):
@@ -420,6 +421,7 @@ def main():
     parser.add_argument("--seconds", type=int, default=4, help="length of one run")
     parser.add_argument("--bags", type=int, default=200_000, help="size of the tables that are written")
     parser.add_argument("--sizes", type=integers, default=[10_000, 1_800_000], help="sizes for reads")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of the server")
     parser.add_argument("--output", default=os.path.join(os.environ.get("CACHE_EXT_BUILD", "."), "bench.json"))
     options = parser.parse_args()
     parts = options.parts or list(PARTS)
