@@ -36,8 +36,8 @@ class Error
 {
   public:
 	Error(SqlState state, std::string message, std::string detail = {}, std::string hint = {})
-		: state_(state), message_(std::move(message)), detail_(std::move(detail)),
-		  hint_(std::move(hint))
+	    : state_(state), message_(std::move(message)), detail_(std::move(detail)),
+	      hint_(std::move(hint))
 	{
 	}
 

@@ -114,31 +114,56 @@ struct CatalogScan
 	}
 };
 
-static StatisticRow
-statistic_row(const CatalogScan &scan, HeapTuple tuple)
+static void
+read_row(const CatalogScan &scan, HeapTuple tuple, StatisticRow *row)
 {
-	return {DatumGetInt32(scan.value(tuple, 1)), DatumGetObjectId(scan.value(tuple, 2)),
+	*row = {DatumGetInt32(scan.value(tuple, 1)), DatumGetObjectId(scan.value(tuple, 2)),
 	        DatumGetObjectId(scan.value(tuple, 3)), DatumGetObjectId(scan.value(tuple, 4))};
 }
 
-static SourceRow
-source_row(const CatalogScan &scan, HeapTuple tuple)
+static void
+read_row(const CatalogScan &scan, HeapTuple tuple, SourceRow *row)
 {
-	return {DatumGetInt32(scan.value(tuple, 1)), DatumGetObjectId(scan.value(tuple, 2)),
+	*row = {DatumGetInt32(scan.value(tuple, 1)), DatumGetObjectId(scan.value(tuple, 2)),
 	        DatumGetObjectId(scan.value(tuple, 3))};
+}
+
+template <typename Row>
+static bool
+find_one(const char *table, AttrNumber column, Oid equality, Datum value, Row *row)
+{
+	CatalogScan scan(table, column, equality, value);
+	HeapTuple tuple = scan.next();
+	bool found = HeapTupleIsValid(tuple);
+
+	if (found)
+		read_row(scan, tuple, row);
+	scan.close();
+	return found;
+}
+
+template <typename Row>
+static List *
+read_all(const char *table)
+{
+	List *rows = NIL;
+	CatalogScan scan(table, 0, InvalidOid, 0);
+
+	while (HeapTuple tuple = scan.next())
+	{
+		auto *row = static_cast<Row *>(palloc(sizeof(Row)));
+
+		read_row(scan, tuple, row);
+		rows = lappend(rows, row);
+	}
+	scan.close();
+	return rows;
 }
 
 bool
 find_statistic(int32 id, StatisticRow *row)
 {
-	CatalogScan scan("statistic", 1, F_INT4EQ, Int32GetDatum(id));
-	HeapTuple tuple = scan.next();
-
-	if (HeapTupleIsValid(tuple))
-		*row = statistic_row(scan, tuple);
-	bool found = HeapTupleIsValid(tuple);
-	scan.close();
-	return found;
+	return find_one("statistic", 1, F_INT4EQ, Int32GetDatum(id), row);
 }
 
 bool
@@ -163,61 +188,25 @@ find_statistic_by_relation(Oid relation, StatisticRow *row)
 bool
 find_source(int32 id, SourceRow *row)
 {
-	CatalogScan scan("source", 1, F_INT4EQ, Int32GetDatum(id));
-	HeapTuple tuple = scan.next();
-
-	if (HeapTupleIsValid(tuple))
-		*row = source_row(scan, tuple);
-	bool found = HeapTupleIsValid(tuple);
-	scan.close();
-	return found;
+	return find_one("source", 1, F_INT4EQ, Int32GetDatum(id), row);
 }
 
 bool
 find_source_by_relation(Oid relation, SourceRow *row)
 {
-	CatalogScan scan("source", 2, F_OIDEQ, ObjectIdGetDatum(relation));
-	HeapTuple tuple = scan.next();
-
-	if (HeapTupleIsValid(tuple))
-		*row = source_row(scan, tuple);
-	bool found = HeapTupleIsValid(tuple);
-	scan.close();
-	return found;
+	return find_one("source", 2, F_OIDEQ, ObjectIdGetDatum(relation), row);
 }
 
 List *
 all_statistics()
 {
-	List *rows = NIL;
-	CatalogScan scan("statistic", 0, InvalidOid, 0);
-
-	while (HeapTuple tuple = scan.next())
-	{
-		auto *row = static_cast<StatisticRow *>(palloc(sizeof(StatisticRow)));
-
-		*row = statistic_row(scan, tuple);
-		rows = lappend(rows, row);
-	}
-	scan.close();
-	return rows;
+	return read_all<StatisticRow>("statistic");
 }
 
 List *
 all_sources()
 {
-	List *rows = NIL;
-	CatalogScan scan("source", 0, InvalidOid, 0);
-
-	while (HeapTuple tuple = scan.next())
-	{
-		auto *row = static_cast<SourceRow *>(palloc(sizeof(SourceRow)));
-
-		*row = source_row(scan, tuple);
-		rows = lappend(rows, row);
-	}
-	scan.close();
-	return rows;
+	return read_all<SourceRow>("source");
 }
 
 static List *
@@ -276,9 +265,8 @@ insert_row(const char *name, Datum *values, int count)
 	Relation table = table_open(internal_relation(name), RowExclusiveLock);
 	bool nulls[8] = {};
 
-	Assert(count == RelationGetNumberOfAttributes(table) && count <= 8);
-	PG_USED_FOR_ASSERTS_ONLY int unused = count;
-	(void) unused;
+	Assert(count == RelationGetNumberOfAttributes(table) && count <= (int) lengthof(nulls));
+	(void) count;
 	CatalogTupleInsert(table, heap_form_tuple(RelationGetDescr(table), values, nulls));
 	table_close(table, NoLock);
 	CommandCounterIncrement();

@@ -501,8 +501,8 @@ cache_ext_before_ddl(PG_FUNCTION_ARGS)
 			refuse_concurrent_detach((AlterTableStmt *) event->parsetree);
 		if (alters || strncmp(GetCommandTagName(event->tag), "DROP", 4) == 0)
 			pg::hold_off_maintenance(event->tag == CMDTAG_DROP_EXTENSION ||
-									 event->tag == CMDTAG_DROP_SCHEMA ||
-									 event->tag == CMDTAG_DROP_OWNED);
+			                         event->tag == CMDTAG_DROP_SCHEMA ||
+			                         event->tag == CMDTAG_DROP_OWNED);
 	});
 	PG_RETURN_POINTER(nullptr);
 }

@@ -45,7 +45,7 @@ open_store(Oid table, const KeyType *keys, int key_count, LOCKMODE lock)
 		if (list_length(indexes) != 1)
 			ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT),
 			                errmsg("index of \"%s.%s\" is missing", kInternalSchema,
-								   RelationGetRelationName(store->table)),
+			                       RelationGetRelationName(store->table)),
 			                errhint("Drop and create the statistic anew.")));
 		store->index = index_open(linitial_oid(indexes), lock);
 		list_free(indexes);
