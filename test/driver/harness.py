@@ -582,6 +582,29 @@ class FakeRedis:
 # What several scenarios need
 # ---------------------------------------------------------------------------
 
+def with_shop(name, body, preload=True, redis=True, settings=None, setup=None):
+    """Run body(server, redis) with a database "shop" that has the extension, and judge the log afterwards."""
+    work = os.environ["CACHE_EXT_WORK"]
+    settings, real = dict(settings or {}), None
+    if redis:
+        real = Redis(os.path.join(work, name + "_redis"), durable=True).start()
+        settings["cache_ext.redis_url"] = f"'{real.url}'"
+    server = Postgres(os.path.join(work, name), settings, preload=preload)
+    try:
+        server.start()
+        server.create_database("shop")
+        if setup:
+            with server.session("shop") as db:
+                setup(db)
+        body(server, real)
+        server.stop()
+        server.check_log()
+    finally:
+        server.stop("immediate")
+        if real:
+            real.stop()
+
+
 APPLICATION_SCHEMA = os.path.join(os.path.dirname(os.path.abspath(__file__)), "bag_tracking.sql")
 
 

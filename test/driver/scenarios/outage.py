@@ -5,35 +5,24 @@ import signal
 import threading
 import time
 
-from harness import FakeRedis, Failure, Postgres, Redis, expect, wait_for
+from harness import FakeRedis, Failure, expect, wait_for, with_shop
 
 COMMAND_TIMEOUT = 0.3      # seconds, as set below
 PATIENCE = 3.0             # what a loaded machine may add to it
 
 
-def with_server(name, body, redis=True, preload=True):
-    work = os.environ["CACHE_EXT_WORK"]
-    settings = {"cache_ext.command_timeout": f"'{int(COMMAND_TIMEOUT * 1000)}ms'",
-                "cache_ext.connect_timeout": f"'{int(COMMAND_TIMEOUT * 1000)}ms'"}
-    real = None
-    if redis:
-        real = Redis(os.path.join(work, name + "_redis"), durable=True).start()
-        settings["cache_ext.redis_url"] = f"'{real.url}'"
-    server = Postgres(os.path.join(work, name), settings, preload=preload)
-    try:
-        server.start()
-        server.create_database("shop")
-        with server.session("shop") as db:
-            db.run("CREATE TABLE product (id integer PRIMARY KEY, price integer);"
-                   "INSERT INTO product VALUES (1, 10), (2, 20)")
-            db.run("SELECT cache_watch('product', keys => ARRAY['product:{id}'])")
-        body(server, real)
-        server.stop()
-        server.check_log()
-    finally:
-        server.stop("immediate")
-        if real:
-            real.stop()
+TIMEOUTS = {"cache_ext.command_timeout": f"'{int(COMMAND_TIMEOUT * 1000)}ms'",
+            "cache_ext.connect_timeout": f"'{int(COMMAND_TIMEOUT * 1000)}ms'"}
+
+
+def products(db):
+    db.run("CREATE TABLE product (id integer PRIMARY KEY, price integer);"
+           "INSERT INTO product VALUES (1, 10), (2, 20)")
+    db.run("SELECT cache_watch('product', keys => ARRAY['product:{id}'])")
+
+
+def with_server(name, body, **options):
+    with_shop(name, body, settings=TIMEOUTS, setup=products, **options)
 
 
 PRICE = "SELECT price FROM product WHERE id = 1"

@@ -2,29 +2,9 @@
 
 import itertools
 import json
-import os
 import threading
 
-from harness import (Failure, Postgres, Redis, expect, expect_equal, is_waiting, load_application, wait_for)
-
-
-def with_server(name, body, preload=True, redis=True):
-    work = os.environ["CACHE_EXT_WORK"]
-    settings, real = {}, None
-    if redis:
-        real = Redis(os.path.join(work, name + "_redis")).start()
-        settings["cache_ext.redis_url"] = f"'{real.url}'"
-    server = Postgres(os.path.join(work, name), settings, preload=preload)
-    try:
-        server.start()
-        server.create_database("shop")
-        body(server, real)
-        server.stop()
-        server.check_log()
-    finally:
-        server.stop("immediate")
-        if real:
-            real.stop()
+from harness import Failure, expect, expect_equal, is_waiting, load_application, wait_for, with_shop
 
 
 # ---------------------------------------------------------------------------
@@ -102,7 +82,7 @@ def a_slow_load_across_a_commit_leaves_no_old_value(_):
                 raise Failure(f"{change.__name__}: {failure}") from failure
 
     for preload in (True, False):
-        with_server(f"fill_{preload}", body, preload=preload)
+        with_shop(f"fill_{preload}", body, preload=preload)
 
 
 def a_slow_load_across_a_tags_invalidation_leaves_no_old_value(_):
@@ -116,7 +96,7 @@ def a_slow_load_across_a_tags_invalidation_leaves_no_old_value(_):
 
         stale_fill(server, redis, by_tag, 11, tags="ARRAY['shelf']")
 
-    with_server("fill_tag", body)
+    with_shop("fill_tag", body)
 
 
 def a_rolled_back_change_is_neither_cached_nor_delivered(_):
@@ -144,7 +124,7 @@ def a_rolled_back_change_is_neither_cached_nor_delivered(_):
             expect(redis.ask("GET", "app:1") == b"old", "a rolled-back invalidation was delivered")
             expect(redis.ask("EXISTS", "mine") == 0, "a rolled-back cache_set reached Redis")
 
-    with_server("rolled_back", body)
+    with_shop("rolled_back", body)
 
 
 def no_older_value_is_served_once_commit_has_returned(_):
@@ -193,7 +173,7 @@ def no_older_value_is_served_once_commit_has_returned(_):
         expect(not errors, "; ".join(errors[:3]))
 
     for preload in (True, False):
-        with_server(f"monotonic_{preload}", body, preload=preload)
+        with_shop(f"monotonic_{preload}", body, preload=preload)
 
 
 def repeatable_read_never_gets_a_newer_value(_):
@@ -215,7 +195,7 @@ def repeatable_read_never_gets_a_newer_value(_):
                 for session in (reader, old):
                     expect(price_of(session.value(get)) == 11, "a value loaded under an old snapshot was stored")
 
-    with_server("repeatable", body)
+    with_shop("repeatable", body)
 
 
 # ---------------------------------------------------------------------------
@@ -281,7 +261,7 @@ def two_sessions_touch_the_links_of_one_child_in_every_order(_):
                 db.run("SELECT statistics_fold()")
                 check(db, f"at the end: {script}")
 
-    with_server("skew", body, redis=False)
+    with_shop("skew", body, redis=False)
 
 
 def writers_do_not_wait_for_one_another_because_of_a_statistic(_):
@@ -318,7 +298,7 @@ def writers_do_not_wait_for_one_another_because_of_a_statistic(_):
             expect_equal(db, "(SELECT total_scans, total_bags FROM statistics_cache) s",
                          "SELECT (SELECT count(*) FROM scan), (SELECT count(*) FROM bag)")
 
-    with_server("waiting", body, redis=False)
+    with_shop("waiting", body, redis=False)
 
 
 def an_old_snapshot_sees_the_same_across_folds(_):
@@ -344,7 +324,7 @@ def an_old_snapshot_sees_the_same_across_folds(_):
             db.run("SELECT statistics_fold()")
             expect_equal(db, "t_statistics", query, "at the end")
 
-    with_server("old_snapshot", body, redis=False)
+    with_shop("old_snapshot", body, redis=False)
 
 
 TESTS = [
