@@ -83,27 +83,11 @@ has_inheritance_children(Oid relation)
 	return find_inheritance_children(relation, AccessShareLock) != NIL;
 }
 
-/* The one table of a level, checked. */
-static Oid
-source_table(Query *query, Index *varno)
+/* The checks of a source that need to look at it. */
+static void
+check_source(Oid source)
 {
-	if (list_length(query->jointree->fromlist) != 1 ||
-	    !IsA(linitial(query->jointree->fromlist), RangeTblRef))
-		refuse("a join", "Each SELECT level of a statistic reads one table.",
-		       "Keep a statistic per table and join the statistics in a plain view.");
-
-	*varno = (Index) linitial_node(RangeTblRef, query->jointree->fromlist)->rtindex;
-	RangeTblEntry *rte = rt_fetch(*varno, query->rtable);
-
-	if (rte->rtekind != RTE_RELATION)
-		refuse("a FROM item that is not a table",
-		       "Subqueries, functions, VALUES and CTEs in FROM have no triggers.", kUsePlainView);
-	if (rte->tablesample != nullptr)
-		refuse("TABLESAMPLE", "A sample is not determined by the rows.", "Count all rows.");
-	if (!rte->inh)
-		refuse("ONLY", "A statistic counts a table with its partitions.", "Leave ONLY out.");
-
-	Relation relation = table_open(rte->relid, AccessShareLock);
+	Relation relation = table_open(source, AccessShareLock);
 	Form_pg_class form = RelationGetForm(relation);
 
 	if (form->relkind != RELKIND_RELATION && form->relkind != RELKIND_PARTITIONED_TABLE)
@@ -126,10 +110,34 @@ source_table(Query *query, Index *varno)
 		refuse("a partition as its source",
 		       "Rows that reach it through its parent would not be seen.",
 		       "Read the partitioned table, with a WHERE that selects the partition.");
-	if (form->relkind == RELKIND_RELATION && has_inheritance_children(rte->relid))
+	if (form->relkind == RELKIND_RELATION && has_inheritance_children(source))
 		refuse("a table with inheritance children",
 		       "Changes to a child fire no trigger of its parent.", "Use partitioning.");
 	table_close(relation, NoLock);
+}
+
+/* The one table of a level, checked. */
+static Oid
+source_table(const Definition *definition, Query *query, Index *varno)
+{
+	if (list_length(query->jointree->fromlist) != 1 ||
+	    !IsA(linitial(query->jointree->fromlist), RangeTblRef))
+		refuse("a join", "Each SELECT level of a statistic reads one table.",
+		       "Keep a statistic per table and join the statistics in a plain view.");
+
+	*varno = (Index) linitial_node(RangeTblRef, query->jointree->fromlist)->rtindex;
+	RangeTblEntry *rte = rt_fetch(*varno, query->rtable);
+
+	if (rte->rtekind != RTE_RELATION)
+		refuse("a FROM item that is not a table",
+		       "Subqueries, functions, VALUES and CTEs in FROM have no triggers.", kUsePlainView);
+	if (rte->tablesample != nullptr)
+		refuse("TABLESAMPLE", "A sample is not determined by the rows.", "Count all rows.");
+	if (!rte->inh)
+		refuse("ONLY", "A statistic counts a table with its partitions.", "Leave ONLY out.");
+
+	if (definition->is_new)
+		check_source(rte->relid);
 	return rte->relid;
 }
 
@@ -192,7 +200,7 @@ split_exists(Level *level, Block *block, SubLink *link, bool anti)
 	if (query->hasAggs || query->groupClause != NIL || query->havingQual != nullptr)
 		refuse("EXISTS over an aggregate", "EXISTS must ask for rows of a table.", kUsePlainView);
 
-	block->right_source = source_table(query, &varno);
+	block->right_source = source_table(level->definition, query, &varno);
 	block->anti = anti;
 
 	foreach (cell, make_ands_implicit((Expr *) copyObjectImpl(query->jointree->quals)))
@@ -434,7 +442,7 @@ open_level(Definition *definition, Query *query, bool top)
 		Block *block = append(definition->blocks, definition->block_count);
 		level.block = definition->block_count - 1;
 		block->exists_part = -1;
-		block->source = source_table(query, &level.varno);
+		block->source = source_table(definition, query, &level.varno);
 		if (top)
 			prepare_groups(&level);
 		split_where(&level, block, query->jointree->quals);
@@ -577,13 +585,14 @@ finish_output(Definition *d)
 }
 
 Definition *
-analyze(Query *query, MemoryContext context)
+analyze(Query *query, MemoryContext context, bool is_new)
 {
 	MemoryContext caller = MemoryContextSwitchTo(context);
 	auto *definition = static_cast<Definition *>(palloc0(sizeof(Definition)));
 
 	definition->context = context;
 	definition->valid = true;
+	definition->is_new = is_new;
 	(void) open_level(definition, castNode(Query, copyObjectImpl(query)), true);
 	if (definition->block_count == 0)
 		refuse("no table at all", "There is nothing to keep.", kUsePlainView);

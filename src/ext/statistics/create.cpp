@@ -450,7 +450,7 @@ create(RangeVar *name, const char *query, bool replace)
 	char *schema = get_namespace_name(get_rel_namespace(row.query));
 	char *relname = get_rel_name(row.query);
 	Relation view = table_open(row.query, AccessShareLock);
-	Definition *sketch = analyze(get_view_query(view), CurrentMemoryContext);
+	Definition *sketch = analyze(get_view_query(view), CurrentMemoryContext, true);
 	List *sources = source_relations(sketch);
 	table_close(view, NoLock);
 	check_sources(sources);

@@ -154,11 +154,11 @@ definition_of(int32 statistic)
 	Relation view = table_open(row.query, AccessShareLock);
 	MemoryContext context =
 	    AllocSetContextCreate(CurrentMemoryContext, "cache_ext definition", ALLOCSET_SMALL_SIZES);
-	Definition *definition = analyze(get_view_query(view), context);
+	Definition *definition = analyze(get_view_query(view), context, false);
 
 	definition->row = row;
 	locate_tables(definition);
-	table_close(view, NoLock);
+	table_close(view, AccessShareLock);
 	MemoryContextSetParent(context, CacheMemoryContext);
 
 	/* Building it may have processed invalidations that removed nothing of ours: look again. */

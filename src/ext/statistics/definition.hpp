@@ -139,6 +139,7 @@ struct Definition
 
 	MemoryContext context;
 	bool valid;
+	bool is_new; /* being created */
 
 	int group_count;
 	List *group_exprs;
@@ -172,8 +173,12 @@ struct Definition
 	static constexpr int kGroupRows = 0;
 };
 
-/* Takes a view's query apart; raises 0A000 for what cannot be kept exact. */
-Definition *analyze(Query *query, MemoryContext context);
+/*
+ * Takes a view's query apart; raises 0A000 for what cannot be kept exact.  For
+ * a new statistic it also looks at the tables.  For an existing one it must
+ * not: a fold that locked them could deadlock with whoever has them.
+ */
+Definition *analyze(Query *query, MemoryContext context, bool is_new);
 
 /* The definition of an existing statistic, cached in this backend; nullptr when there is none. */
 Definition *definition_of(int32 statistic);

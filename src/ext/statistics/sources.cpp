@@ -482,6 +482,62 @@ refuse_concurrent_detach(AlterTableStmt *statement)
 	}
 }
 
+/* Is it a statistic, a source or a member of one, or an internal? */
+static bool
+concerns_us(Oid relation)
+{
+	StatisticRow statistic;
+	SourceRow source;
+
+	if (!OidIsValid(relation))
+		return false;
+	if (get_rel_namespace(relation) == get_namespace_oid(kInternalSchema, true) ||
+	    find_statistic_by_relation(relation, &statistic))
+		return true;
+
+	Oid root =
+	    get_rel_relispartition(relation) ? llast_oid(get_partition_ancestors(relation)) : relation;
+	return find_source_by_relation(root, &source);
+}
+
+/*
+ * Could the command drop tables of ours?  Statistics depend on their sources,
+ * and through their queries on types, functions and the like, which go with
+ * CASCADE only.  Other commands are not to wait for a fold or a refresh.
+ */
+static bool
+may_drop_ours(Node *command)
+{
+	if (IsA(command, AlterTableStmt))
+		return concerns_us(RangeVarGetRelid(((AlterTableStmt *) command)->relation, NoLock, true));
+	if (IsA(command, DropOwnedStmt))
+		return true;
+	if (!IsA(command, DropStmt))
+		return false;
+
+	auto *drop = (DropStmt *) command;
+	ListCell *cell;
+
+	switch (drop->removeType)
+	{
+	case OBJECT_TABLE:
+	case OBJECT_VIEW:
+	case OBJECT_MATVIEW:
+	case OBJECT_FOREIGN_TABLE:
+	case OBJECT_INDEX:
+	case OBJECT_SEQUENCE:
+		foreach (cell, drop->objects)
+			if (concerns_us(RangeVarGetRelid(makeRangeVarFromNameList(lfirst_node(List, cell)),
+			                                 NoLock, true)))
+				return true;
+		return false;
+	case OBJECT_EXTENSION:
+		return true;
+	default:
+		return drop->behavior == DROP_CASCADE;
+	}
+}
+
 extern "C" {
 
 PG_FUNCTION_INFO_V1(cache_ext_on_alter);
@@ -493,13 +549,11 @@ cache_ext_before_ddl(PG_FUNCTION_ARGS)
 	auto *event = reinterpret_cast<EventTriggerData *>(fcinfo->context);
 
 	pg::guard([&] {
-		bool alters = IsA(event->parsetree, AlterTableStmt);
-
 		if (own_commands > 0 || !OidIsValid(internal_relation("source", true)))
 			return;
-		if (alters)
+		if (IsA(event->parsetree, AlterTableStmt))
 			refuse_concurrent_detach((AlterTableStmt *) event->parsetree);
-		if (alters || strncmp(GetCommandTagName(event->tag), "DROP", 4) == 0)
+		if (may_drop_ours(event->parsetree))
 			pg::hold_off_maintenance(event->tag == CMDTAG_DROP_EXTENSION ||
 			                         event->tag == CMDTAG_DROP_SCHEMA ||
 			                         event->tag == CMDTAG_DROP_OWNED);
