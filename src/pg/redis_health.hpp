@@ -30,7 +30,7 @@ RedisHealth *redis_health(const Digest &address);
 /* Microseconds on the monotonic clock, which all processes share. */
 int64 health_clock() noexcept;
 
-/* Has everybody been asked to leave Redis alone for now? */
+/* Has everybody been asked to leave Redis alone for a while? */
 bool in_shared_pause(RedisHealth *health) noexcept;
 
 /*

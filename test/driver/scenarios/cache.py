@@ -238,6 +238,7 @@ def an_address_used_again_is_not_believed(options):
         other = Redis(work("again_other")).start()
 
         def use(redis):
+            redis.ask("UNLINK", "probe")    # sessions that had not yet heard of the other one left it
             cache.postgres.set(cache_ext__redis_url=f"'{redis.url}'")
 
             def used():
