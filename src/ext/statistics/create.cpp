@@ -320,7 +320,6 @@ struct Filling
 {
 	Definition *definition;
 	MemoryContext context;
-	int64 rows;
 };
 
 static void
@@ -364,10 +363,8 @@ static void
 fill(Definition *definition)
 {
 	ListCell *cell;
-	Filling filling = {
-	    definition,
-	    AllocSetContextCreate(CurrentMemoryContext, "cache_ext filling", ALLOCSET_DEFAULT_SIZES),
-	    0};
+	Filling filling = {definition, AllocSetContextCreate(CurrentMemoryContext, "cache_ext filling",
+	                                                     ALLOCSET_DEFAULT_SIZES)};
 	MemoryContext sums =
 	    AllocSetContextCreate(CurrentMemoryContext, "cache_ext sums", ALLOCSET_DEFAULT_SIZES);
 	Delta *delta = pg::make_in<Delta>(CurrentMemoryContext);

@@ -77,7 +77,6 @@ struct Feed
  */
 struct Translation
 {
-	Relation relation;
 	AttrMap *map; /* nullptr: the relation is the root */
 };
 
@@ -305,7 +304,7 @@ compile_feeds(Capture *capture, Relation relation, int32 only)
 	SourceRow source;
 	ListCell *cell;
 	Bitmapset *used = nullptr;
-	Translation translation = {relation, nullptr};
+	Translation translation = {nullptr};
 
 	if (!find_source_by_relation(capture->root, &source))
 		return;
