@@ -44,6 +44,16 @@ SELECT statistics_fold() >= 0 AS folded;   -- the worker may have been first
 SELECT * FROM totals;
 SELECT differences('vendor_orders'), differences('totals');
 
+-- a fold that brings only links: the sums it adds are those of the tables, key after key
+BEGIN;
+SELECT statistics_create('linked', $$
+    SELECT (SELECT sum(quantity) FROM orders o WHERE EXISTS
+        (SELECT FROM returned r WHERE r.order_id = o.id AND r.reason = 'late')) AS quantity $$);
+INSERT INTO returned SELECT i, 'late' FROM generate_series(1, 20) i;
+SELECT statistics_fold() > 0 AS folded;
+SELECT * FROM linked;
+ROLLBACK;
+
 -- columns have the types of the plain query
 SELECT attname, atttypid::regtype FROM pg_attribute
 WHERE attrelid = 'vendor_orders'::regclass AND attnum > 0 ORDER BY attnum;

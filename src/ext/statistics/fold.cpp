@@ -211,6 +211,13 @@ apply_exists(Pending *pending, int number, Snapshot snapshot)
 	close_store(store);
 }
 
+/* A sum that does not share memory with the states of a key: it outlives them. */
+static int64
+own_sum(int64 sum)
+{
+	return sum == 0 ? 0 : (int64) datumCopy((Datum) sum, false, -1);
+}
+
 int64
 exists_change(const Block &block, const Part &part, int cell, const int64 *before,
               const int64 *after, int64 total)
@@ -220,7 +227,7 @@ exists_change(const Block &block, const Part &part, int cell, const int64 *befor
 	if (exists_counts(block, before[part.cell_count - 1]))
 		total = is_sum ? add_sums(total, negate_sum(before[cell])) : total - before[cell];
 	if (exists_counts(block, after[part.cell_count - 1]))
-		total = is_sum ? add_sums(total, after[cell]) : total + after[cell];
+		total = is_sum ? add_sums(total, own_sum(after[cell])) : total + after[cell];
 	return total;
 }
 
