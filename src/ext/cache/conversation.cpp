@@ -1,0 +1,144 @@
+/*-------------------------------------------------------------------------
+ *
+ * conversation.cpp
+ *		What the files of the Redis tier say to Redis; see conversation.hpp.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "core/cache/envelope.hpp"
+#include "core/invalidation/bucket.hpp"
+#include "ext/cache/conversation.hpp"
+#include "ext/worker.hpp"
+#include "pg/guard.hpp"
+#include "pg/redis_link.hpp"
+#include "pg/settings.hpp"
+
+extern "C" {
+#include "access/xlog.h"
+}
+
+namespace cache_ext::cache {
+
+using redis::Reply;
+
+/* The first word of the last error that Redis has answered and the log has told; empty: none. */
+static char last_refusal[64] = "";
+
+/* An error that Redis answers is told once until another or a success follows, not once a call. */
+void
+note_refusal(const Reply &reply)
+{
+	std::string text = redis::readable(reply.text);
+	std::string kind = text.substr(0, text.find(' ')).substr(0, sizeof(last_refusal) - 1);
+
+	/* The server behind the name may have changed, or wants us to log in again. */
+	if (kind == "READONLY" || kind == "NOAUTH")
+		pg::redis_disconnect();
+	if (kind == last_refusal)
+		return;
+	strlcpy(last_refusal, kind.c_str(), sizeof(last_refusal));
+
+	std::string name = pg::redis_name();
+
+	pg::call([&] {
+		ereport(LOG, (errmsg("Redis server \"%s\" refuses a command of the cache: %s", name.c_str(),
+		                     text.c_str()),
+		              errhint("Queries answer meanwhile."), errhidestmt(true)));
+	});
+}
+
+bool
+note_first_refusal(const std::vector<Reply> &replies)
+{
+	for (const Reply &reply : replies)
+		if (reply.is_error())
+		{
+			note_refusal(reply);
+			return true;
+		}
+	return false;
+}
+
+/*
+ * The replies, or nullopt when Redis is away: the link has logged that, and the
+ * query answers.  A query cancel is no silence and travels on.
+ */
+std::optional<std::vector<Reply>>
+ask(const redis::Request &request, pg::RedisServer *server, uint64 only_connection)
+{
+	pg::ExchangeOptions options;
+
+	options.only_connection = only_connection;
+	try
+	{
+		return pg::redis_exchange(request, options, server);
+	}
+	catch (const Error &)
+	{
+		return std::nullopt;
+	}
+}
+
+/*
+ * Is this where all deliveries are known to?  If not, versions and values here
+ * may have missed invalidations: Redis has restarted with older data, or another
+ * address or prefix is in use than the worker's.  The worker adopts the new
+ * place, repeats what may have been lost and raises the epoch.  Before the first
+ * delivery there is nothing to have missed.
+ */
+bool
+knows_deliveries(const Trust &trust, const pg::RedisServer &server)
+{
+	if (!trust.has_incarnation || trust.incarnation == server.incarnation)
+		return true;
+	pg::call([] {
+		if (!RecoveryInProgress())
+			worker::wake();
+	});
+	return false;
+}
+
+void
+add_version_keys(std::vector<std::string> *names, const std::vector<uint32> &buckets)
+{
+	std::string_view prefix = pg::key_prefix != nullptr ? pg::key_prefix : "";
+
+	for (uint32 bucket : buckets)
+		names->push_back(invalidation::version_key(prefix, bucket));
+}
+
+redis::Request
+mget(const std::vector<std::string> &names)
+{
+	std::vector<std::string_view> arguments{"MGET"};
+	redis::Request request;
+
+	arguments.insert(arguments.end(), names.begin(), names.end());
+	request.add(arguments);
+	return request;
+}
+
+/* The fingerprint of the versions in the reply from the given element on, if all are there. */
+std::optional<Digest>
+digest_versions(const Reply &reply, size_t first, const std::vector<uint32> &buckets)
+{
+	VersionDigester digester;
+
+	for (size_t i = 0; i < buckets.size(); ++i)
+	{
+		const Reply &version = reply.elements[first + i];
+
+		if (!version.is_string())
+			return std::nullopt;
+		digester.add(buckets[i], version.text);
+	}
+	return digester.finish();
+}
+
+void
+note_answer() noexcept
+{
+	last_refusal[0] = '\0';
+}
+
+} /* namespace cache_ext::cache */
