@@ -1,0 +1,258 @@
+/*-------------------------------------------------------------------------
+ *
+ * commands.cpp
+ *		Commands of a delivery on their way to Redis.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "ext/invalidation/commands.hpp"
+
+#include <algorithm>
+#include <cstdio>
+
+#include "core/base/error.hpp"
+#include "core/cache/envelope.hpp"
+#include "core/invalidation/bucket.hpp"
+#include "pg/settings.hpp"
+
+namespace cache_ext::invalidation {
+
+using redis::Reply;
+using redis::Request;
+
+constexpr size_t kCommandsInPipeline = 4000;
+constexpr int kExchangeMs = 5000;
+
+/* Error texts come from outside: bounded, one line, printable. */
+static std::string
+printable(std::string_view text)
+{
+	std::string clean;
+
+	for (char c : text.substr(0, 200))
+		clean.push_back(
+		    static_cast<unsigned char>(c) < 0x20 || static_cast<unsigned char>(c) > 0x7e ? '?' : c);
+	return clean;
+}
+
+bool
+begins_with(std::string_view text, std::string_view start)
+{
+	return text.substr(0, start.size()) == start;
+}
+
+[[noreturn]] static void
+refuse(const Reply &reply)
+{
+	throw Error(kConnectionFailure, "Redis server \"" + pg::redis_name() +
+	                                    "\" refused an invalidation: " + printable(reply.text));
+}
+
+void
+expect_good(const Reply &reply)
+{
+	if (reply.is_error())
+		refuse(reply);
+}
+
+std::vector<Reply>
+Channel::run(const Request &request) const
+{
+	pg::ExchangeOptions options;
+
+	if (request.empty())
+		return {};
+	options.timeout_ms = kExchangeMs;
+	options.ignore_backoff = true;
+	if (pg::redis_connection() != server_.connection)
+		throw Error(kConnectionFailure, "connection to Redis was replaced during a delivery");
+
+	std::vector<Reply> replies = pg::redis_exchange(request, options);
+
+	if (pg::redis_connection() != server_.connection)
+		throw Error(kConnectionFailure, "connection to Redis was replaced during a delivery");
+	return replies;
+}
+
+void
+Stream::add(const std::vector<std::string_view> &arguments, Expect expect)
+{
+	request_.add(arguments);
+	expected_.push_back(expect);
+	if (expected_.size() >= kCommandsInPipeline)
+		finish();
+}
+
+void
+Stream::add_many(const std::vector<std::string_view> &command,
+                 const std::vector<std::string> &names, Expect expect)
+{
+	for (size_t i = 0; i < names.size(); i += kNamesInCommand)
+	{
+		std::vector<std::string_view> arguments = command;
+
+		for (size_t n = i; n < std::min(names.size(), i + kNamesInCommand); ++n)
+			arguments.push_back(names[n]);
+		add(arguments, expect);
+	}
+}
+
+void
+Stream::finish()
+{
+	std::vector<Reply> replies = channel_.run(request_);
+
+	for (size_t i = 0; i < replies.size(); ++i)
+		judge(std::move(replies[i]), expected_[i]);
+	request_ = Request();
+	expected_.clear();
+}
+
+void
+Stream::judge(Reply reply, Expect expect)
+{
+	if (expect == Expect::kScan)
+		scans_.push_back(std::move(reply));
+	else if (expect == Expect::kVersion && reply.is_error() && begins_with(reply.text, "OOM"))
+		no_memory_ = true;
+	else if (expect != Expect::kMessage || !reply.is_error() || !begins_with(reply.text, "NOPERM"))
+		expect_good(reply);
+}
+
+static std::string
+lsn_text(uint64 lsn)
+{
+	char text[32];
+
+	snprintf(text, sizeof(text), "%X/%X", static_cast<uint32>(lsn >> 32), static_cast<uint32>(lsn));
+	return text;
+}
+
+void
+add_versions(Stream *stream, const std::set<uint32> &buckets, uint64 lsn,
+             std::map<uint32, std::string> *nonces)
+{
+	std::string prefix = pg::key_prefix;
+	std::string random(buckets.size() * cache::kNonceSize, '\0');
+	std::vector<std::string> names;
+	std::vector<std::string_view> fresh;
+
+	if (!pg_strong_random(random.data(), random.size()))
+		throw Error(kConnectionFailure, "could not draw random versions");
+	for (uint32 bucket : buckets)
+	{
+		fresh.push_back(
+		    std::string_view(random).substr(fresh.size() * cache::kNonceSize, cache::kNonceSize));
+		names.push_back(version_key(prefix, bucket));
+		(*nonces)[bucket] = fresh.back();
+	}
+	stream->add({"SET", floor_key(prefix), lsn_text(lsn)}, Stream::Expect::kVersion);
+	for (size_t i = 0; i < names.size(); i += kNamesInCommand)
+	{
+		std::vector<std::string_view> arguments = {"MSET"};
+
+		for (size_t n = i; n < std::min(names.size(), i + kNamesInCommand); ++n)
+		{
+			arguments.push_back(names[n]);
+			arguments.push_back(fresh[n]);
+		}
+		stream->add(arguments, Stream::Expect::kVersion);
+	}
+}
+
+void
+remove_versions(Stream *stream, const std::set<uint32> &buckets)
+{
+	std::string prefix = pg::key_prefix;
+	std::vector<std::string> names = {floor_key(prefix)};
+
+	for (uint32 bucket : buckets)
+		names.push_back(version_key(prefix, bucket));
+	stream->add_many({"UNLINK"}, names);
+}
+
+void
+add_scan(Stream *stream, std::string_view set, std::string_view cursor)
+{
+	stream->add({"SSCAN", set, cursor, "COUNT", "1000"}, Stream::Expect::kScan);
+}
+
+void
+empty_tag_sets(const Channel &channel, const std::vector<std::string> &sets,
+               std::vector<Reply> replies)
+{
+	std::string prefix = pg::key_prefix;
+	std::vector<size_t> open(sets.size()); /* whose replies they are */
+
+	for (size_t i = 0; i < open.size(); ++i)
+		open[i] = i;
+	while (!open.empty())
+	{
+		std::vector<size_t> more;
+		Stream stream(channel);
+
+		for (size_t i = 0; i < open.size(); ++i)
+		{
+			const Reply &reply = replies[i];
+			const std::string &set = sets[open[i]];
+
+			if (reply.is_error() && begins_with(reply.text, "WRONGTYPE"))
+				continue; /* a key of that name which is no set */
+			expect_good(reply);
+			if (!reply.is_array() || reply.elements.size() != 2)
+				throw Error(kProtocolViolation, "unexpected reply of Redis to SSCAN");
+
+			std::vector<std::string> members;
+			std::vector<std::string> names;
+
+			for (const Reply &member : reply.elements[1].elements)
+			{
+				members.push_back(member.text);
+				names.push_back(member.text);
+				if (!prefix.empty() && !begins_with(member.text, prefix))
+					names.push_back(prefix + member.text);
+			}
+
+			/*
+			 * Removed before they leave the set, so that a crash in between finds
+			 * them again; and afterwards, since an application may have put a key
+			 * back in between whose membership we then took.
+			 */
+			stream.add_many({"UNLINK"}, names);
+			stream.add_many({"SREM", set}, members);
+			stream.add_many({"UNLINK"}, names);
+			if (reply.elements[0].text != "0")
+			{
+				add_scan(&stream, set, reply.elements[0].text);
+				more.push_back(open[i]);
+			}
+		}
+		stream.finish();
+		replies = stream.take_scans();
+		open = std::move(more);
+	}
+}
+
+void
+empty_tag_sets(const Channel &channel, const std::vector<std::string> &sets)
+{
+	Stream stream(channel);
+
+	for (const std::string &set : sets)
+		add_scan(&stream, set, "0");
+	stream.finish();
+	empty_tag_sets(channel, sets, stream.take_scans());
+}
+
+std::vector<std::string>
+full_names(const Names &names, std::string_view between)
+{
+	std::vector<std::string> full;
+
+	full.reserve(names.size());
+	for (std::string_view name : names)
+		full.push_back(std::string(pg::key_prefix).append(between).append(name));
+	return full;
+}
+
+} /* namespace cache_ext::invalidation */

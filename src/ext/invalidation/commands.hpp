@@ -1,0 +1,107 @@
+/*-------------------------------------------------------------------------
+ *
+ * commands.hpp
+ *		Commands of a delivery on their way to Redis.
+ *
+ *-------------------------------------------------------------------------
+ */
+#pragma once
+
+#include <map>
+#include <set>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "core/redis/connection.hpp"
+#include "ext/invalidation/plan.hpp"
+#include "pg/redis_link.hpp"
+
+namespace cache_ext::invalidation {
+
+/* What leaves in one command. */
+constexpr size_t kNamesInCommand = 500;
+
+bool begins_with(std::string_view text, std::string_view start);
+
+/* Raises what Redis has answered instead. */
+void expect_good(const redis::Reply &reply);
+
+/* All exchanges of a batch go over the connection that the batch began with. */
+class Channel
+{
+  public:
+	explicit Channel(const pg::RedisServer &server) : server_(server) {}
+
+	std::vector<redis::Reply> run(const redis::Request &request) const;
+
+	const pg::RedisServer &server() const { return server_; }
+
+  private:
+	pg::RedisServer server_;
+};
+
+/*
+ * Commands on their way, in pipelines of bounded length.  Most replies only have
+ * to be no errors; finish() has read them all.
+ */
+class Stream
+{
+  public:
+	enum class Expect
+	{
+		kGood,
+		kVersion, /* a lack of memory is noted */
+		kScan,    /* kept */
+		kMessage  /* a channel that we may not use is none of the keys' business */
+	};
+
+	explicit Stream(const Channel &channel) : channel_(channel) {}
+
+	void add(const std::vector<std::string_view> &arguments, Expect expect = Expect::kGood);
+
+	/* One command for many names: UNLINK a b c, SREM set a b c. */
+	void add_many(const std::vector<std::string_view> &command,
+	              const std::vector<std::string> &names, Expect expect = Expect::kGood);
+
+	void finish();
+
+	bool no_memory() const { return no_memory_; }
+	std::vector<redis::Reply> take_scans() { return std::move(scans_); }
+
+  private:
+	void judge(redis::Reply reply, Expect expect);
+
+	const Channel &channel_;
+	redis::Request request_;
+	std::vector<Expect> expected_;
+	std::vector<redis::Reply> scans_;
+	bool no_memory_ = false;
+};
+
+/* Floor, then new versions. */
+void add_versions(Stream *stream, const std::set<uint32> &buckets, uint64 lsn,
+                  std::map<uint32, std::string> *nonces);
+
+/*
+ * The same for a Redis without memory.  It refuses to write but never to remove,
+ * and a missing version voids what was stored under it as well: the next reader
+ * makes a random one.
+ */
+void remove_versions(Stream *stream, const std::set<uint32> &buckets);
+
+/* The first look at a set; its reply is for empty_tag_sets(). */
+void add_scan(Stream *stream, std::string_view set, std::string_view cursor);
+
+/*
+ * Members of these sets go, and with the last one the set itself.  replies are
+ * those to the first scan of each.
+ */
+void empty_tag_sets(const Channel &channel, const std::vector<std::string> &sets,
+                    std::vector<redis::Reply> replies);
+void empty_tag_sets(const Channel &channel, const std::vector<std::string> &sets);
+
+/* As they are in Redis. */
+std::vector<std::string> full_names(const Names &names, std::string_view between = {});
+
+} /* namespace cache_ext::invalidation */

@@ -1,0 +1,111 @@
+/*-------------------------------------------------------------------------
+ *
+ * delivery_retained.cpp
+ *		What Redis has confirmed, and for how long it could still forget it.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "ext/invalidation/delivery_steps.hpp"
+
+#include <algorithm>
+
+namespace cache_ext::invalidation {
+
+/* A name that was retained so recently needs no second row: purges keep this distance. */
+constexpr int64 kRetainedWindowMs = 10 * 1000;
+constexpr size_t kRetainedNames = 100 * 1000;
+constexpr int64 kRetainAtLeastMs = 60 * 1000;
+constexpr int64 kLossWindowMs = INT64CONST(3600) * 1000;
+constexpr int64 kPurgeEveryMs = 10 * 1000;
+
+/* Redis has confirmed: the rows go, their items stay for as long as Redis could forget them. */
+void
+Delivery::acknowledge(const Plan &plan, Oid file, const std::vector<ItemPointerData> &tids,
+                      const Digest &incarnation)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	std::string retained;
+	std::vector<std::string_view> fresh;
+
+	for (std::string_view item : plan.retained)
+	{
+		auto known = retained_names_.find(std::string(item));
+
+		if (known != retained_names_.end() && now - known->second < kRetainedWindowMs * 1000)
+			continue;
+		retained.append(item);
+		fresh.push_back(item);
+	}
+	for (const Value &value : plan.values)
+	{
+		char number[kMaxNumberBytes];
+
+		retained.push_back(static_cast<char>(ItemKind::kKey));
+		retained.append(number,
+		                static_cast<size_t>(put_number(number, value.body.key.size()) - number));
+		retained.append(value.body.key);
+	}
+
+	state_.delivered += plan.items;
+	state_.retried += unwritten_retries_;
+	state_.last_delivery = now;
+	state_.clean = false;
+
+	const DeliveryState &state = state_;
+	int32 count = static_cast<int32>(fresh.size() + plan.values.size());
+
+	in_transaction([&](MemoryContext) {
+		delete_outbox_rows(file, tids.data(), static_cast<int>(tids.size()));
+		if (!retained.empty())
+			insert_retained(incarnation, count, retained.data(), retained.size());
+		write_delivery(state);
+	});
+
+	unwritten_retries_ = 0;
+	dirty_ = true;
+	watching_ = true;
+	dead_rows_ += static_cast<int64>(tids.size());
+	looked_at_size_ = false;
+	if (retained_names_.size() > kRetainedNames)
+		retained_names_.clear();
+	for (std::string_view item : fresh)
+		retained_names_[std::string(item)] = now;
+}
+
+/*
+ * Retained items may go when a save that began after their delivery is complete
+ * and every replica has them, in no case before a minute has passed.  A Redis
+ * that does not tell leaves an hour.
+ */
+void
+Delivery::maybe_purge()
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (!watching_ || now < next_purge_ || info_at_ == 0)
+		return;
+	next_purge_ = now + kPurgeEveryMs * 1000;
+
+	TimestampTz safe = 0;
+
+	if (info_.appends)
+		safe = now;
+	else if (info_.save_age_us >= 0)
+		safe = info_at_ - info_.save_age_us;
+	if (info_.replicas > 0)
+		safe = Min(safe, replicated_through_);
+	safe = Min(safe - kRetainedWindowMs * 1000, now - kRetainAtLeastMs * 1000);
+	safe = Max(safe, now - kLossWindowMs * 1000);
+
+	bool left = false;
+	int64 purged = 0;
+
+	in_transaction([&](MemoryContext) {
+		purged = purge_retained(safe);
+		left = any_retained();
+	});
+	watching_ = left;
+	dead_retained_ += purged;
+}
+
+} /* namespace cache_ext::invalidation */

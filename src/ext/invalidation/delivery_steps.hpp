@@ -1,0 +1,105 @@
+/*-------------------------------------------------------------------------
+ *
+ * delivery_steps.hpp
+ *		The delivery of a database: what it knows and the steps of a turn.
+ *
+ * Each step is in a file of its own, delivery_<step>.cpp; delivery.cpp puts them in
+ * order and has the argument.
+ *
+ *-------------------------------------------------------------------------
+ */
+#pragma once
+
+#include <deque>
+#include <map>
+#include <set>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <unordered_set>
+#include <vector>
+
+#include "core/base/error.hpp"
+#include "core/invalidation/server_info.hpp"
+#include "ext/invalidation/batch.hpp"
+#include "ext/invalidation/commands.hpp"
+#include "ext/invalidation/delivery.hpp"
+#include "ext/invalidation/plan.hpp"
+
+namespace cache_ext::invalidation {
+
+/* From as many rows on a merge is worth a look. */
+constexpr int kMergeAtLeast = 5000;
+
+/* A sweep over the keys of Redis for the patterns of some rows. */
+struct Sweep
+{
+	struct Job
+	{
+		std::string pattern; /* as SCAN takes it */
+		bool tag_sets;       /* what it finds are sets of keys */
+	};
+
+	std::vector<OutboxRow> rows;
+	std::vector<std::string> payloads;
+	Oid file = InvalidOid;
+	std::deque<Job> jobs;
+	std::string cursor = "0";
+	std::unordered_set<uint64> places;
+
+	bool active() const { return !rows.empty(); }
+};
+
+class Delivery
+{
+  public:
+	DeliveryTurn turn();
+	void finish();
+	void vacuum(bool idle);
+
+  private:
+	void load();
+	void raise_epoch(const Taken &taken);
+	void adopt_server(const pg::RedisServer &server, const RedisState &state);
+	bool is_elsewhere(const RedisState &state) const;
+	void check_server();
+	void begin_sweep(const std::vector<const OutboxRow *> &rows, Oid file);
+	void continue_sweep(const Channel &channel, uint64 lsn);
+	void deliver(const Channel &channel, Plan &plan, const Taken &taken, bool with_values,
+	             const std::set<uint32> &more_buckets);
+	void send_values(const Channel &channel, const Plan &plan, const RedisState &state,
+	                 const std::map<uint32, std::string> &nonces);
+	void add_messages(Stream *stream, const Plan &plan, const Taken &taken);
+	void acknowledge(const Plan &plan, Oid file, const std::vector<ItemPointerData> &tids,
+	                 const Digest &incarnation);
+	void maybe_purge();
+	void maybe_merge();
+	DeliveryTurn failed(const Error &error);
+	DeliveryTurn work();
+
+	bool loaded_ = false;
+	bool dirty_ = false; /* "not clean" is written down */
+	DeliveryState state_ = {};
+	bool pending_ = false; /* rows are known to wait */
+	bool behind_ = true;   /* values of what was visible before must not be sent */
+	int failures_ = 0;
+	int64 unwritten_retries_ = 0;
+	std::string last_error_;
+	TimestampTz last_error_at_ = 0;
+	bool watching_ = false;
+	int merge_from_rows_ = kMergeAtLeast;
+	int64 dead_rows_ = 0; /* since the last vacuum of the outbox */
+	bool looked_at_size_ = false;
+	int64 dead_retained_ = 0;
+	TimestampTz next_check_ = 0;
+	TimestampTz next_purge_ = 0;
+	std::unordered_map<std::string, TimestampTz> retained_names_;
+	Sweep sweep_;
+	ServerInfo info_;
+	TimestampTz info_at_ = 0;
+	uint64_t replicated_offset_ = 0; /* the master's, when replicated_at_ was taken */
+	TimestampTz replicated_at_ = 0;
+	TimestampTz replicated_through_ = 0;
+};
+
+} /* namespace cache_ext::invalidation */

@@ -1,0 +1,112 @@
+/*-------------------------------------------------------------------------
+ *
+ * delivery_sweep.cpp
+ *		Going over the keys of Redis for patterns, in bounded steps.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "ext/invalidation/delivery_steps.hpp"
+
+#include "core/invalidation/bucket.hpp"
+#include "core/invalidation/glob.hpp"
+#include "pg/settings.hpp"
+
+namespace cache_ext::invalidation {
+
+using redis::Reply;
+using redis::Request;
+
+constexpr int kSweepSteps = 8; /* SCANs in one turn */
+
+void
+Delivery::begin_sweep(const std::vector<const OutboxRow *> &rows, Oid file)
+{
+	std::string prefix = glob_escape(pg::key_prefix);
+	std::set<std::pair<std::string, bool>> wanted;
+
+	sweep_.file = file;
+	for (const OutboxRow *row : rows)
+	{
+		sweep_.payloads.emplace_back(row->payload, row->length);
+		sweep_.rows.push_back(*row);
+		sweep_.places.insert(place_of(row->tid));
+	}
+	for (size_t i = 0; i < sweep_.rows.size(); ++i)
+	{
+		sweep_.rows[i].payload = sweep_.payloads[i].data();
+
+		std::string_view rest = sweep_.payloads[i];
+		ItemKind kind;
+		std::string_view body;
+
+		while (take_item(rest, kind, body))
+		{
+			if (kind == ItemKind::kPattern)
+				wanted.emplace(prefix + std::string(body), false);
+			else if (kind == ItemKind::kTagPattern)
+				wanted.emplace(prefix + "tag:" + std::string(body), true);
+		}
+	}
+	for (const auto &[pattern, tag_sets] : wanted)
+		sweep_.jobs.push_back({pattern, tag_sets});
+	sweep_.cursor = "0";
+}
+
+/* Some steps further; at the end the rows are delivered like others. */
+void
+Delivery::continue_sweep(const Channel &channel, uint64 lsn)
+{
+	std::string versions = std::string(pg::key_prefix) + "v:";
+	std::string floor = floor_key(pg::key_prefix);
+
+	for (int step = 0; step < kSweepSteps && !sweep_.jobs.empty(); ++step)
+	{
+		const Sweep::Job &job = sweep_.jobs.front();
+		Request request;
+
+		request.add({"SCAN", sweep_.cursor, "MATCH", job.pattern, "COUNT", "1000"});
+
+		std::vector<Reply> replies = channel.run(request);
+
+		expect_good(replies[0]);
+		if (!replies[0].is_array() || replies[0].elements.size() != 2)
+			throw Error(kProtocolViolation, "unexpected reply of Redis to SCAN");
+
+		std::vector<std::string> found;
+
+		for (const Reply &key : replies[0].elements[1].elements)
+			if (!begins_with(key.text, versions) && key.text != floor)
+				found.push_back(key.text);
+		if (job.tag_sets)
+			empty_tag_sets(channel, found);
+		else
+		{
+			Stream stream(channel);
+
+			stream.add_many({"UNLINK"}, found);
+			stream.finish();
+		}
+		sweep_.cursor = replies[0].elements[0].text;
+		if (sweep_.cursor == "0")
+			sweep_.jobs.pop_front();
+	}
+	if (!sweep_.jobs.empty())
+		return;
+
+	Plan plan;
+	Taken taken;
+	std::vector<ItemPointerData> tids;
+
+	read_batch(&taken); /* for the epoch and the position of now */
+	taken.insert_lsn = Max(taken.insert_lsn, lsn);
+	for (const OutboxRow &row : sweep_.rows)
+	{
+		plan.add(row);
+		tids.push_back(row.tid);
+	}
+	deliver(channel, plan, taken, false, {});
+	acknowledge(plan, sweep_.file, tids, channel.server().incarnation);
+	sweep_ = Sweep();
+}
+
+} /* namespace cache_ext::invalidation */

@@ -1,0 +1,144 @@
+/*-------------------------------------------------------------------------
+ *
+ * plan.cpp
+ *		The items of some outbox rows, sorted by what has to be done about them.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "ext/invalidation/plan.hpp"
+
+#include <string>
+
+#include "core/base/error.hpp"
+#include "core/invalidation/bucket.hpp"
+#include "core/invalidation/glob.hpp"
+
+extern "C" {
+#include "access/transam.h"
+}
+
+namespace cache_ext::invalidation {
+
+void
+Plan::add(const OutboxRow &row)
+{
+	std::string_view rest(row.payload, row.length);
+	ItemKind kind;
+	std::string_view body;
+
+	items += row.items;
+	at = Max(at, row.at);
+	if (TransactionIdIsNormal(row.xmin) &&
+	    (!TransactionIdIsNormal(newest) || TransactionIdFollows(row.xmin, newest)))
+		newest = row.xmin;
+
+	while (!rest.empty())
+	{
+		std::string_view whole = rest;
+
+		if (!take_item(rest, kind, body))
+			throw Error(kDataCorrupted, "outbox row cannot be read");
+		whole = whole.substr(0, whole.size() - rest.size());
+		add_item(kind, whole, body, row.xmin);
+	}
+}
+
+bool
+Plan::touched_by_others(uint32 bucket, TransactionId xmin) const
+{
+	auto owner = owners.find(bucket);
+
+	return owner != owners.end() && owner->second != xmin;
+}
+
+void
+Plan::touch(uint32 bucket, TransactionId xmin)
+{
+	TransactionId owner = TransactionIdIsNormal(xmin) ? xmin : kMany;
+	auto [place, fresh] = owners.emplace(bucket, owner);
+
+	if (!fresh && place->second != owner)
+		place->second = kMany;
+	buckets.insert(bucket);
+}
+
+void
+Plan::add_item(ItemKind kind, std::string_view whole, std::string_view body, TransactionId xmin)
+{
+	bool fresh = kind == ItemKind::kPublish || kind == ItemKind::kSet || seen_.insert(whole).second;
+	PublishBody message;
+	Value value = {{}, xmin};
+
+	switch (kind)
+	{
+	case ItemKind::kKey:
+		touch(bucket_of(NameKind::kKey, body), xmin);
+		if (fresh)
+			keys.push_back(body);
+		break;
+	case ItemKind::kTag:
+		touch(bucket_of(NameKind::kTag, body), xmin);
+		if (fresh)
+			tags.push_back(body);
+		break;
+	case ItemKind::kPattern: {
+		std::string literal = glob_literal_prefix(body);
+
+		touch(has_prefix(literal) ? bucket_of(NameKind::kPrefix, prefix_of(literal)) : kBucketOfAll,
+		      xmin);
+		if (fresh)
+			patterns.push_back(body);
+		break;
+	}
+	case ItemKind::kTagPattern:
+		touch(kBucketOfAll, xmin);
+		if (fresh)
+			tag_patterns.push_back(body);
+		break;
+	case ItemKind::kClear:
+		touch(kBucketOfAll, xmin);
+		all = true;
+		return;
+	case ItemKind::kPublish:
+		if (!message.read(body))
+			throw Error(kDataCorrupted, "outbox row cannot be read");
+		messages.push_back(message);
+		return;
+	case ItemKind::kSet:
+		if (!value.body.read(body))
+			throw Error(kDataCorrupted, "outbox row cannot be read");
+		touch(bucket_of(NameKind::kKey, value.body.key), xmin);
+		keys.push_back(value.body.key);
+		values.push_back(value);
+		return;
+	case ItemKind::kLapse:
+		return;
+	}
+	if (fresh)
+		retained.push_back(whole);
+}
+
+bool
+needs_sweep(const OutboxRow &row)
+{
+	std::string_view rest(row.payload, row.length);
+	ItemKind kind;
+	std::string_view body;
+
+	while (take_item(rest, kind, body))
+		if (kind == ItemKind::kPattern || kind == ItemKind::kTagPattern)
+			return true;
+	return false;
+}
+
+bool
+asks_for_epoch(const OutboxRow &row)
+{
+	std::string_view rest(row.payload, row.length);
+	ItemKind kind;
+	std::string_view body;
+
+	return take_item(rest, kind, body) && kind == ItemKind::kClear && body.empty();
+}
+
+} /* namespace cache_ext::invalidation */

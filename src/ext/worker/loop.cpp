@@ -1,0 +1,307 @@
+/*-------------------------------------------------------------------------
+ *
+ * loop.cpp
+ *		The background worker of a database.
+ *
+ * A worker is started by the first commit that leaves work behind and goes when
+ * there has been none for some seconds, so that DROP DATABASE and CREATE
+ * DATABASE ... TEMPLATE find the database free; while Redis is away or could
+ * still forget what it was told it stays, and is asked to go by those commands
+ * (where the library is preloaded, so that every session has the hook).
+ *
+ * It is a loop of verbs.  Each runs in transactions of its own, is safe to
+ * repeat after a crash, and fails alone: its error is logged once, its
+ * transaction rolled back and the verb left alone for a while.  The others go
+ * on, and what the process knows (its connection to Redis, where a SCAN has
+ * got to) is kept; leaving and being restarted would let one broken statistic
+ * stop every invalidation.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "ext/invalidation/delivery.hpp"
+#include "ext/worker/start.hpp"
+#include "ext/worker/verbs.hpp"
+#include "pg/guard.hpp"
+#include "pg/settings.hpp"
+#include "pg/worker_table.hpp"
+
+extern "C" {
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "tcop/tcopprot.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+
+PGDLLEXPORT void cache_ext_worker_main(Datum database);
+}
+
+namespace cache_ext::worker {
+
+namespace {
+
+constexpr int kIdleExitMs = 3000; /* without work */
+constexpr int kQuietMs = 500;     /* without work: nobody is disturbed */
+constexpr int kVacuumMs = 1000;   /* between vacuums while there is work */
+constexpr int kHeldMs = 20;       /* the longest sleep that nothing interrupts */
+constexpr int kClaimMs = 2000;    /* for a predecessor to be gone */
+
+/* What users may have set for sessions must not change how we work. */
+void
+pin_settings()
+{
+	static const char *const kSettings[][2] = {
+	    {"default_transaction_isolation", "read committed"},
+	    {"default_transaction_read_only", "off"},
+	    {"default_transaction_deferrable", "off"},
+	    {"synchronous_commit", "off"}, /* what a crash loses here is done again */
+	    {"statement_timeout", "0"},
+	    {"lock_timeout", "0"},
+	    {"idle_in_transaction_session_timeout", "0"},
+	    {"search_path", "pg_catalog, pg_temp"},
+	    {"application_name", "cache_ext worker"},
+	};
+
+	for (auto &setting : kSettings)
+		SetConfigOption(setting[0], setting[1], PGC_SUSET, PGC_S_OVERRIDE);
+}
+
+bool
+claim_slot(pg::WorkerSlot *slot)
+{
+	TimestampTz limit = in_ms(kClaimMs);
+
+	while (!pg::claim_worker_slot(slot))
+	{
+		if (GetCurrentTimestamp() > limit)
+			return false;
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_EXIT_ON_PM_DEATH | WL_TIMEOUT, 10,
+		                 PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
+	return true;
+}
+
+void
+on_exit(int, Datum slot)
+{
+	pg::release_worker_slot(reinterpret_cast<pg::WorkerSlot *>(DatumGetPointer(slot)));
+}
+
+class Loop
+{
+  public:
+	Loop(pg::WorkerSlot *slot, bool look_once) : slot_(slot), look_once_(look_once)
+	{
+		context_ = AllocSetContextCreate(TopMemoryContext, "cache_ext worker turn",
+		                                 ALLOCSET_DEFAULT_SIZES);
+		MemoryContextSwitchTo(context_);
+	}
+
+	/* Until there is a reason to leave. */
+	void run()
+	{
+		for (;;)
+		{
+			CHECK_FOR_INTERRUPTS();
+			if (ConfigReloadPending)
+			{
+				ConfigReloadPending = false;
+				ProcessConfigFile(PGC_SIGHUP);
+			}
+			if (pg::asked_to_leave(slot_) || ShutdownRequestPending)
+			{
+				/* Work that stays behind is somebody's to start a worker for. */
+				if (turn.delivery.occupied || fold_wanted_)
+					pg::mark_work(slot_, pg::kAllWork);
+				attempt(&finish_, context_);
+				return;
+			}
+			if (GetCurrentTimestamp() >= next_sweep_)
+				sweep();
+			if (!turn.installed)
+				return;
+			if (delivery_due())
+				deliver();
+			if (turn.installed && fold_due())
+				fold();
+			if (!turn.installed)
+				return;
+			if (churned_ && GetCurrentTimestamp() >= next_vacuum_)
+				vacuum();
+			if (may_leave())
+				return;
+			sleep();
+		}
+	}
+
+  private:
+	bool waits(uint32 work) const { return (pg::waiting_work(slot_) & work) != 0; }
+
+	/* What nobody told us of: a COMMIT PREPARED, rows from before a crash, new settings. */
+	void sweep()
+	{
+		if (next_sweep_ == 0)
+			fold_wanted_ = true;
+		attempt(&housekeeping_, context_);
+		next_sweep_ = in_ms(kSweepMs);
+		if (!turn.delivery.hold)
+			next_delivery_ = 0;
+		pgstat_report_stat(false);
+	}
+
+	bool delivery_due() const
+	{
+		if (GetCurrentTimestamp() >= next_delivery_)
+			return true;
+		return !turn.delivery.hold && waits(pg::kWorkOutbox);
+	}
+
+	void deliver()
+	{
+		if (pg::take_work(slot_, pg::kWorkOutbox) != 0)
+			last_work_ = GetCurrentTimestamp();
+		attempt(&delivery_, context_);
+		if (delivery_.pause_ms != 0)
+			turn.delivery = {delivery_.pause_ms, true, false, true};
+		next_delivery_ = in_ms(turn.delivery.wait_ms);
+		if (turn.delivery.occupied)
+			last_work_ = GetCurrentTimestamp();
+		turn.idle = TimestampDifferenceExceeds(last_work_, GetCurrentTimestamp(), kQuietMs);
+		attempt(&outbox_vacuum_, context_);
+	}
+
+	/* The flag is lowered by the fold itself: what comes meanwhile needs no latch. */
+	bool fold_due()
+	{
+		if (!fold_wanted_ && waits(pg::kWorkPartialRows))
+			fold_wanted_ = true;
+		return fold_wanted_ && GetCurrentTimestamp() >= next_fold_;
+	}
+
+	void fold()
+	{
+		if (pg::take_work(slot_, pg::kWorkPartialRows) != 0)
+			last_work_ = GetCurrentTimestamp();
+		attempt(&fold_, context_);
+		next_fold_ = in_ms(Max(pg::fold_interval_ms, fold_.pause_ms));
+		if (fold_.pause_ms != 0)
+			return;
+		fold_wanted_ = turn.folded != 0;
+		if (turn.folded > 0)
+		{
+			churned_ = true;
+			last_work_ = GetCurrentTimestamp();
+		}
+	}
+
+	void vacuum()
+	{
+		attempt(&vacuum_, context_);
+		next_vacuum_ = in_ms(kVacuumMs);
+		churned_ = false;
+	}
+
+	bool may_leave()
+	{
+		if (turn.delivery.occupied || churned_ || pg::waiting_work(slot_) != 0)
+			return false;
+		if (turn.delivery.watching && preloaded)
+			return false;
+		if (fold_wanted_ && fold_.pause_ms == 0)
+			return false;
+		if (!look_once_ &&
+		    !TimestampDifferenceExceeds(last_work_, GetCurrentTimestamp(), kIdleExitMs))
+			return false;
+		attempt(&finish_, context_);
+		return pg::release_idle_slot(slot_);
+	}
+
+	/*
+	 * While a delivery is held back, commits would only wake us to sleep again:
+	 * leave the latch alone then.
+	 */
+	void sleep()
+	{
+		TimestampTz until = Min(next_sweep_, next_delivery_);
+		bool held = turn.delivery.hold && waits(pg::kWorkOutbox);
+
+		/* Waiting for Redis has used up the latch; the flags are what counts. */
+		if ((waits(pg::kWorkOutbox) && !held) || (waits(pg::kWorkPartialRows) && !fold_wanted_))
+			return;
+
+		int events = WL_EXIT_ON_PM_DEATH | WL_TIMEOUT;
+
+		if (fold_wanted_)
+			until = Min(until, next_fold_);
+		if (churned_)
+			until = Min(until, next_vacuum_);
+
+		long wait_ms = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), until);
+
+		if (!held || wait_ms > kHeldMs)
+			events |= WL_LATCH_SET;
+		if (wait_ms > kHeldMs)
+		{
+			/* A request to stop that finds us idle is no error: no FATAL in the log. */
+			pqsignal(SIGTERM, SignalHandlerForShutdownRequest);
+			(void) WaitLatch(MyLatch, events, wait_ms, PG_WAIT_EXTENSION);
+			pqsignal(SIGTERM, die);
+		}
+		else if (wait_ms > 0)
+			(void) WaitLatch(MyLatch, events, wait_ms, PG_WAIT_EXTENSION);
+		if (events & WL_LATCH_SET)
+			ResetLatch(MyLatch);
+	}
+
+	pg::WorkerSlot *slot_;
+	bool look_once_;
+	MemoryContext context_;
+	Verb housekeeping_ = {"cache_ext: looking for work", run_housekeeping, 0, 0, 0, 0};
+	Verb delivery_ = {"cache_ext: delivering invalidations", run_delivery, 0, 0, 0, 0};
+	Verb fold_ = {"cache_ext: folding partial rows", run_fold, 0, 0, 0, 0};
+	Verb vacuum_ = {"cache_ext: vacuuming", run_vacuum, 0, 0, 0, 0};
+	Verb outbox_vacuum_ = {"cache_ext: vacuuming the outbox", run_outbox_vacuum, 0, 0, 0, 0};
+	Verb finish_ = {"cache_ext: leaving", invalidation::finish_delivery, 0, 0, 0, 0};
+	bool started_ = false;
+	bool fold_wanted_ = false;
+	bool churned_ = false;
+	TimestampTz next_sweep_ = 0;
+	TimestampTz next_delivery_ = 0;
+	TimestampTz next_fold_ = 0;
+	TimestampTz next_vacuum_ = 0;
+	TimestampTz last_work_ = GetCurrentTimestamp();
+};
+
+} /* namespace */
+
+} /* namespace cache_ext::worker */
+
+extern "C" void
+cache_ext_worker_main(Datum database)
+{
+	using namespace cache_ext;
+
+	worker::is_worker = true;
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	pqsignal(SIGTERM, die);
+	BackgroundWorkerUnblockSignals();
+	BackgroundWorkerInitializeConnectionByOid(DatumGetObjectId(database), InvalidOid, 0);
+
+	pg::WorkerSlot *slot = pg::my_worker_slot();
+
+	if (slot == nullptr || !worker::claim_slot(slot))
+		proc_exit(0);
+	before_shmem_exit(worker::on_exit, PointerGetDatum(slot));
+	worker::pin_settings();
+	pg::guard([&] {
+		worker::Loop loop(slot, MyBgworkerEntry->bgw_extra[0] == worker::kLookOnce);
+
+		loop.run();
+	});
+	proc_exit(0);
+}

@@ -1,0 +1,172 @@
+/*-------------------------------------------------------------------------
+ *
+ * verbs.cpp
+ *		What a worker does, one verb at a time.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "ext/worker/verbs.hpp"
+
+#include "ext/invalidation/outbox.hpp"
+#include "ext/statistics/statistics.hpp"
+#include "ext/worker/start.hpp"
+
+extern "C" {
+#include "access/table.h"
+#include "access/xact.h"
+#include "catalog/pg_database.h"
+#include "catalog/pg_db_role_setting.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "storage/lwlock.h"
+#include "utils/backend_status.h"
+#include "utils/guc.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+}
+
+namespace cache_ext::worker {
+
+constexpr int kFirstPauseMs = 500; /* after a verb has failed, doubled each time */
+constexpr int kLongestPauseMs = 60 * 1000;
+
+Turn turn;
+
+namespace {
+
+/* Interrupts are held; false when the same was said a short while ago. */
+bool
+worth_logging(Verb *verb, const ErrorData *error)
+{
+	uint32 hash = static_cast<uint32>(error->sqlerrcode);
+
+	for (const char *c = error->message; c != nullptr && *c != '\0'; ++c)
+		hash = hash * 31 + static_cast<unsigned char>(*c);
+	if (hash == verb->logged &&
+	    !TimestampDifferenceExceeds(verb->logged_at, GetCurrentTimestamp(), kLogAgainMs))
+		return false;
+	verb->logged = hash;
+	verb->logged_at = GetCurrentTimestamp();
+	return true;
+}
+
+/* Looks anew, since the extension may have been dropped under the verb's feet. */
+bool
+still_installed()
+{
+	bool installed;
+
+	StartTransactionCommand();
+	installed = invalidation::outbox_exists();
+	CommitTransactionCommand();
+	return installed;
+}
+
+/* Say it in the log as the error it was. */
+void
+report_again(ErrorData *error)
+{
+	PG_TRY();
+	{
+		ThrowErrorData(error);
+	}
+	PG_CATCH();
+	{
+		EmitErrorReport();
+		FlushErrorState();
+	}
+	PG_END_TRY();
+}
+
+void
+recover(Verb *verb, MemoryContext context)
+{
+	HOLD_INTERRUPTS();
+	MemoryContextSwitchTo(context);
+
+	ErrorData *error = CopyErrorData();
+
+	FlushErrorState();
+	AbortCurrentTransaction();
+	LWLockReleaseAll();
+	verb->pause_ms = verb->pause_ms == 0 ? kFirstPauseMs : Min(verb->pause_ms * 2, kLongestPauseMs);
+	verb->not_before = in_ms(verb->pause_ms);
+	turn.installed = still_installed();
+	MemoryContextSwitchTo(context);
+	if (turn.installed && worth_logging(verb, error))
+		report_again(error);
+	RESUME_INTERRUPTS();
+}
+
+} /* namespace */
+
+void
+attempt(Verb *verb, MemoryContext context)
+{
+	if (verb->pause_ms != 0 && GetCurrentTimestamp() < verb->not_before)
+		return;
+
+	pgstat_report_activity(STATE_RUNNING, verb->activity);
+	PG_TRY();
+	{
+		verb->run();
+		verb->pause_ms = 0;
+	}
+	PG_CATCH();
+	{
+		recover(verb, context);
+	}
+	PG_END_TRY();
+	pgstat_report_activity(STATE_IDLE, nullptr);
+	MemoryContextSwitchTo(context);
+	MemoryContextReset(context);
+}
+
+void
+run_housekeeping()
+{
+	StartTransactionCommand();
+	turn.installed = invalidation::outbox_exists();
+	if (turn.installed)
+	{
+		/* What ALTER DATABASE has set since this process began. */
+		Relation settings = table_open(DbRoleSettingRelationId, AccessShareLock);
+		Snapshot snapshot = RegisterSnapshot(GetCatalogSnapshot(DbRoleSettingRelationId));
+
+		ApplySetting(snapshot, MyDatabaseId, InvalidOid, settings, PGC_S_DATABASE);
+		UnregisterSnapshot(snapshot);
+		table_close(settings, AccessShareLock);
+	}
+	CommitTransactionCommand();
+}
+
+void
+run_fold()
+{
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	turn.folded = statistics::fold(false);
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+}
+
+void
+run_delivery()
+{
+	turn.delivery = invalidation::deliver_batch();
+}
+
+void
+run_vacuum()
+{
+	pgstat_report_stat(true); /* the counts of dead rows decide what is worth it */
+	statistics::vacuum_churned();
+}
+
+void
+run_outbox_vacuum()
+{
+	invalidation::vacuum_outbox(turn.idle);
+}
+
+} /* namespace cache_ext::worker */
