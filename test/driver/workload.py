@@ -69,10 +69,14 @@ QUERIES = {
     "{t}_in_all": """SELECT count(*) AS readings, count(DISTINCT site_id) AS sites,
         max(num) AS highest, min(tag) AS first_tag, sum(n) AS total, max(val) AS top,
         min(val) AS bottom, count(reviewer_id) AS reviewed FROM {t} WHERE flag IS NOT TRUE""",
+    "{t}_spread": """SELECT kind, bool_and(flag) AS every, bool_or(n > 10) FILTER (WHERE tag <> 'red') AS some,
+        variance(n) AS var_n, stddev_pop(num) AS dev_num, avg(num) AS mean_num, sum(DISTINCT num) AS distinct_num,
+        avg(DISTINCT n) AS distinct_n, stddev(DISTINCT n) AS dev_n FROM {t} GROUP BY kind""",
     "{t}_modulus": "SELECT n % 3 AS modulus, count(*) AS readings, max(n * 2) AS twice FROM {t} GROUP BY n % 3",
 }
 FLOATS = {
-    "{t}_floats": "SELECT kind, count(*) AS readings, sum(val) AS total, avg(val) AS mean FROM {t} GROUP BY kind",
+    "{t}_floats": """SELECT kind, count(*) AS readings, sum(val) AS total, avg(val) AS mean,
+        var_samp(val) AS var, stddev_pop(val) AS dev, sum(DISTINCT val) AS total_distinct FROM {t} GROUP BY kind""",
 }
 OVERVIEW = """SELECT (SELECT count(*) FROM reading) AS readings,
     (SELECT count(*) FROM measure WHERE flag) AS measures,
@@ -122,18 +126,44 @@ def create(db, with_statistics=True):
 # The oracle
 # ---------------------------------------------------------------------------
 
+def special(values):
+    """NaN or an infinity when the values make one of every sum, else None."""
+    if any(math.isnan(v) for v in values) or (math.inf in values and -math.inf in values):
+        return math.nan
+    return math.inf if math.inf in values else -math.inf if -math.inf in values else None
+
+
 def exact_sum(values):
     """What IEEE arithmetic of unlimited precision, rounded once, gives; and the same for the mean."""
     values = [v for v in values if v is not None]
     if not values:
         return None, None
-    if any(math.isnan(v) for v in values) or (math.inf in values and -math.inf in values):
-        return math.nan, math.nan
-    for infinity in (math.inf, -math.inf):
-        if infinity in values:
-            return infinity, infinity
+    if special(values) is not None:
+        return special(values), special(values)
     total = sum(map(Fraction, values), Fraction(0))
     return float(total), float(total / len(values))
+
+
+def square_root(square):
+    """The root of a Fraction, rounded once."""
+    shift = max(0, 300 - square.numerator.bit_length() + square.denominator.bit_length()) // 2 + 1
+    scaled = (square.numerator << 2 * shift) // square.denominator
+    root = math.isqrt(scaled)
+    exact = root * root == scaled and scaled * square.denominator == square.numerator << 2 * shift
+    return float(Fraction(2 * root + (not exact), 2 << shift))
+
+
+def exact_spread(values):
+    """Sample variance and population standard deviation, likewise."""
+    values = [v for v in values if v is not None]
+    if not values:
+        return None, None
+    if special(values) is not None:
+        return math.nan if len(values) > 1 else None, math.nan
+    exact = list(map(Fraction, values))
+    mean = sum(exact) / len(exact)
+    squares = sum((v - mean) ** 2 for v in exact)
+    return float(squares / (len(exact) - 1)) if len(exact) > 1 else None, square_root(squares / len(exact))
 
 
 def same_float(one, other):
@@ -147,13 +177,15 @@ def compare_floats(db, table):
     groups = {}
     for kind, value in db.rows(f"SELECT kind, val FROM {table}"):
         groups.setdefault(kind, []).append(value)
-    truth = {kind: (len(values), *exact_sum(values)) for kind, values in groups.items()}
-    answer = {row[0]: row[1:] for row in db.rows(f"SELECT kind, readings, total, mean FROM {table}_floats")}
+    truth = {kind: (len(values), *exact_sum(values), *exact_spread(values),
+                    exact_sum(set(map(lambda v: math.nan if v is not None and math.isnan(v) else v, values)))[0])
+             for kind, values in groups.items()}
+    answer = {row[0]: row[1:] for row in db.rows(
+        f"SELECT kind, readings, total, mean, var, dev, total_distinct FROM {table}_floats")}
     wrong = []
     for kind in truth.keys() | answer.keys():
         one, other = truth.get(kind), answer.get(kind)
-        if one is None or other is None or one[0] != other[0] or not same_float(one[1], other[1]) \
-                or not same_float(one[2], other[2]):
+        if one is None or other is None or one[0] != other[0] or not all(map(same_float, one[1:], other[1:])):
             wrong.append(f"{table}_floats, kind {kind!r}: should be {one}, is {other}")
     return wrong
 

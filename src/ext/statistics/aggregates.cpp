@@ -37,7 +37,7 @@ cell_for(Level *level, CellRole role, Expr *argument, Expr *filter)
 }
 
 static int
-derived_for(Level *level, AggregateKind kind, Expr *value, Expr *filter)
+derived_for(Level *level, AggregateKind kind, CellRole role, Expr *value, Expr *filter)
 {
 	Definition *d = level->definition;
 	int found = -1;
@@ -69,15 +69,21 @@ derived_for(Level *level, AggregateKind kind, Expr *value, Expr *filter)
 	}
 
 	for (int i = 0; i < d->derived_count; ++i)
-		if (d->derived[i].part == found && d->derived[i].kind == kind)
+		if (d->derived[i].part == found && d->derived[i].kind == kind && d->derived[i].role == role)
 			return i;
 
 	const KeyType &key = d->parts[found].keys[d->group_count];
 	Derived *derived = append(d->derived, d->derived_count);
 	derived->kind = kind;
+	derived->role = role;
 	derived->part = found;
-	derived->type = kind == AggregateKind::kCountDistinct ? INT8OID : key.type;
-	derived->collation = kind == AggregateKind::kCountDistinct ? InvalidOid : key.collation;
+	derived->type = key.type;
+	derived->collation = key.collation;
+	if (kind == AggregateKind::kDistinct)
+	{
+		derived->type = is_sum(role) ? NUMERICOID : INT8OID;
+		derived->collation = InvalidOid;
+	}
 	return d->derived_count - 1;
 }
 
@@ -87,7 +93,8 @@ refuse_aggregate(Oid function)
 	ereport(ERROR,
 	        (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 	         errmsg("a statistic cannot contain the aggregate %s", format_procedure(function)),
-	         errdetail("count, sum, avg, min, max and count(DISTINCT ...) are kept."),
+	         errdetail("count, sum, avg, min, max, bool_and, bool_or, variance and standard "
+	                   "deviation of numbers are kept."),
 	         errhint("%s", kUsePlainView)));
 	pg_unreachable();
 }
@@ -152,11 +159,122 @@ follows_default_order(Aggref *node, const KeyType &key)
 	return sort_operator == entry->lt_opr || sort_operator == entry->gt_opr;
 }
 
+/*
+ * How many decimal places the plain aggregate's sum has: as many as the
+ * summand with the most.  An average's last digits depend on it.
+ */
+static void
+find_scale(Level *level, Expr *argument, Expr *filter, Aggregate *out)
+{
+	int32 typmod = exprTypmod((Node *) argument);
+	Oid type = getBaseTypeAndTypmod(exprType((Node *) argument), &typmod);
+
+	if (type != NUMERICOID || level->definition->blocks[level->block].exists_part >= 0)
+		return;
+	if (typmod >= (int32) VARHDRSZ)
+	{
+		out->scale = Max((((typmod - (int32) VARHDRSZ) & 0x7ff) ^ 1024) - 1024, 0);
+		return;
+	}
+	out->scale_derived =
+	    derived_for(level, AggregateKind::kMaximum, CellRole::kNonNull,
+	                (Expr *) makeFuncExpr(F_SCALE, INT4OID, list_make1(copyObjectImpl(argument)),
+	                                      InvalidOid, InvalidOid, COERCE_EXPLICIT_CALL),
+	                filter);
+}
+
+/* A cell of the block, or the same added up over distinct values. */
+static int
+state_for(Level *level, const Aggregate &aggregate, CellRole role, Expr *argument, Expr *filter)
+{
+	if (aggregate.is_distinct)
+		return derived_for(level, AggregateKind::kDistinct, role, argument, filter);
+	return cell_for(level, role, argument, filter);
+}
+
+static void
+keep_sum(Level *level, Aggref *node, Expr *argument, Expr *filter, Aggregate *out)
+{
+	Expr *value = summand(argument, node->aggfnoid, &out->is_float, &out->has_specials);
+
+	if (out->is_distinct)
+		value = argument; /* kept as it is, as for count(DISTINCT) */
+	out->count_cell = state_for(level, *out, CellRole::kNonNull, value, filter);
+	out->sum_cell = state_for(level, *out, CellRole::kSum, value, filter);
+	if (out->kind == AggregateKind::kVariance)
+		out->squares_cell = state_for(level, *out, CellRole::kSquares, value, filter);
+	if (out->has_specials)
+	{
+		out->nan_cell = state_for(level, *out, CellRole::kNaN, value, filter);
+		(void) state_for(level, *out, CellRole::kPositive, value, filter);
+		(void) state_for(level, *out, CellRole::kNegative, value, filter);
+	}
+	find_scale(level, argument, filter, out);
+}
+
+/* Rows whose argument decides: one false makes bool_and false, one true makes bool_or true. */
+static Expr *
+deciding_rows(AggregateKind kind, Expr *argument, Expr *filter)
+{
+	Expr *decides =
+	    kind == AggregateKind::kEvery ? makeBoolExpr(NOT_EXPR, list_make1(argument), -1) : argument;
+
+	if (filter == nullptr)
+		return decides;
+	return makeBoolExpr(AND_EXPR, list_make2(filter, decides), -1);
+}
+
+static void
+keep_extreme(Level *level, Aggref *node, Expr *argument, Expr *filter, Aggregate *out)
+{
+	out->derived = derived_for(level, out->kind, CellRole::kNonNull, argument, filter);
+
+	const Part &part = level->definition->parts[level->definition->derived[out->derived].part];
+	if (!follows_default_order(node, part.keys[part.key_count - 1]))
+		refuse_aggregate(node->aggfnoid);
+}
+
+struct KnownAggregate
+{
+	const char *name;
+	AggregateKind kind;
+	bool is_sample;
+	bool is_square_root;
+};
+
+constexpr KnownAggregate kKnown[] = {
+    {"count", AggregateKind::kCount, false, false},
+    {"sum", AggregateKind::kSum, false, false},
+    {"avg", AggregateKind::kAverage, false, false},
+    {"min", AggregateKind::kMinimum, false, false},
+    {"max", AggregateKind::kMaximum, false, false},
+    {"bool_and", AggregateKind::kEvery, false, false},
+    {"every", AggregateKind::kEvery, false, false},
+    {"bool_or", AggregateKind::kSome, false, false},
+    {"variance", AggregateKind::kVariance, true, false},
+    {"var_samp", AggregateKind::kVariance, true, false},
+    {"var_pop", AggregateKind::kVariance, false, false},
+    {"stddev", AggregateKind::kVariance, true, true},
+    {"stddev_samp", AggregateKind::kVariance, true, true},
+    {"stddev_pop", AggregateKind::kVariance, false, true},
+};
+
+static const KnownAggregate &
+known_aggregate(Oid function)
+{
+	char *name = get_func_name(function);
+
+	for (const KnownAggregate &known : kKnown)
+		if (strcmp(known.name, name) == 0)
+			return known;
+	refuse_aggregate(function);
+}
+
 static void
 build_aggregate(Level *level, Aggref *node, Aggregate *out)
 {
+	const KnownAggregate &known = known_aggregate(node->aggfnoid);
 	Index varno = level->varno;
-	char *name = get_func_name(node->aggfnoid);
 	Expr *filter =
 	    node->aggfilter ? source_expr((Node *) node->aggfilter, varno, "FILTER") : nullptr;
 	Expr *argument = nullptr;
@@ -165,51 +283,37 @@ build_aggregate(Level *level, Aggref *node, Aggregate *out)
 		argument = source_expr((Node *) linitial_node(TargetEntry, node->args)->expr, varno,
 		                       "an aggregate's argument");
 
+	out->kind = known.kind;
+	out->is_sample = known.is_sample;
+	out->is_square_root = known.is_square_root;
 	out->block = level->block;
 	out->node = node;
 	out->type = node->aggtype;
-	out->count_cell = out->sum_cell = out->nan_cell = out->derived = -1;
+	out->scale_derived = -1;
 
-	bool distinct = node->aggdistinct != NIL;
-	if (strcmp(name, "min") == 0 || strcmp(name, "max") == 0)
+	/* DISTINCT changes neither extremes nor whether all or some are true. */
+	bool is_distinct = node->aggdistinct != NIL;
+	switch (out->kind)
 	{
-		out->kind = name[1] == 'i' ? AggregateKind::kMinimum : AggregateKind::kMaximum;
-		out->derived = derived_for(level, out->kind, argument, filter);
-
-		const Part &part = level->definition->parts[level->definition->derived[out->derived].part];
-		if (!follows_default_order(node, part.keys[part.key_count - 1]))
-			refuse_aggregate(node->aggfnoid);
+	case AggregateKind::kMinimum:
+	case AggregateKind::kMaximum:
+		keep_extreme(level, node, argument, filter, out);
+		break;
+	case AggregateKind::kEvery:
+	case AggregateKind::kSome:
+		out->count_cell = cell_for(level, CellRole::kNonNull, argument, filter);
+		out->deciding_cell =
+		    cell_for(level, CellRole::kRows, nullptr, deciding_rows(out->kind, argument, filter));
+		break;
+	case AggregateKind::kCount:
+		out->is_distinct = is_distinct;
+		out->count_cell = state_for(
+		    level, *out, node->aggstar ? CellRole::kRows : CellRole::kNonNull, argument, filter);
+		break;
+	default:
+		out->is_distinct = is_distinct;
+		keep_sum(level, node, argument, filter, out);
 	}
-	else if (strcmp(name, "count") == 0 && distinct)
-	{
-		out->kind = AggregateKind::kCountDistinct;
-		out->derived = derived_for(level, out->kind, argument, filter);
-	}
-	else if (distinct)
-		refuse("DISTINCT in an aggregate other than count",
-		       "min and max do not need it; distinct sums are not kept.", kUsePlainView);
-	else if (strcmp(name, "count") == 0)
-	{
-		out->kind = AggregateKind::kCount;
-		out->count_cell =
-		    cell_for(level, node->aggstar ? CellRole::kRows : CellRole::kNonNull, argument, filter);
-	}
-	else if (strcmp(name, "sum") == 0 || strcmp(name, "avg") == 0)
-	{
-		out->kind = name[0] == 's' ? AggregateKind::kSum : AggregateKind::kAverage;
-
-		Expr *value = summand(argument, node->aggfnoid, &out->is_float, &out->has_specials);
-		out->count_cell = cell_for(level, CellRole::kNonNull, value, filter);
-		out->sum_cell = cell_for(level, CellRole::kSum, value, filter);
-		if (out->has_specials)
-		{
-			out->nan_cell = cell_for(level, CellRole::kNaN, value, filter);
-			(void) cell_for(level, CellRole::kPositive, value, filter);
-			(void) cell_for(level, CellRole::kNegative, value, filter);
-		}
-	}
-	else
-		refuse_aggregate(node->aggfnoid);
 }
 
 int

@@ -528,7 +528,7 @@ finish_parts(Definition *d)
 {
 	d->cell_is_sum = static_cast<bool *>(palloc0(Max(d->cell_count, 1)));
 	for (int i = 0; i < d->cell_count; ++i)
-		d->cell_is_sum[i] = d->cells[i].is_sum();
+		d->cell_is_sum[i] = is_sum(d->cells[i].role);
 	for (int i = 0; i < d->part_count; ++i)
 	{
 		Part &part = d->parts[i];
@@ -537,7 +537,7 @@ finish_parts(Definition *d)
 		part.cell_count = part.kind == PartKind::kExists ? block.cell_count + 1 : 1;
 		part.cell_is_sum = static_cast<bool *>(palloc0(part.cell_count));
 		for (int c = 0; part.kind == PartKind::kExists && c < block.cell_count; ++c)
-			part.cell_is_sum[c] = d->cells[block.first_cell + c].is_sum();
+			part.cell_is_sum[c] = is_sum(d->cells[block.first_cell + c].role);
 		part.key_desc = describe_keys(part.keys, part.key_count);
 	}
 }

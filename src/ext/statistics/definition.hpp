@@ -46,11 +46,18 @@ enum class CellRole : uint8
 	kRows,     /* rows that pass WHERE and FILTER */
 	kNonNull,  /* those whose argument is not NULL */
 	kSum,      /* exact sum of the finite arguments */
+	kSquares,  /* exact sum of their squares */
 	kNaN,      /* arguments that are NaN */
 	kPositive, /* that are +Infinity */
-	kNegative, /* that are -Infinity */
-	kMatches   /* rows on the other side of an EXISTS; in parts only */
+	kNegative  /* that are -Infinity */
 };
+
+/* Kept as numeric, not as a count? */
+constexpr bool
+is_sum(CellRole role)
+{
+	return role == CellRole::kSum || role == CellRole::kSquares;
+}
 
 struct Cell
 {
@@ -58,8 +65,6 @@ struct Cell
 	int block;
 	Expr *argument; /* of kNonNull to kNegative; numeric or float8, or any type for kNonNull */
 	Expr *filter;
-
-	bool is_sum() const { return role == CellRole::kSum; }
 };
 
 enum class PartKind : uint8
@@ -87,18 +92,24 @@ enum class AggregateKind : uint8
 	kCount,
 	kSum,
 	kAverage,
+	kVariance, /* and its square root */
+	kEvery,
+	kSome,
 	kMinimum,
 	kMaximum,
-	kCountDistinct
+	kDistinct
 };
 
 /* A value of the totals row that the fold computes from a part. */
 struct Derived
 {
-	AggregateKind kind; /* kMinimum, kMaximum or kCountDistinct */
+	AggregateKind kind; /* kMinimum, kMaximum or kDistinct */
+	CellRole role;      /* kDistinct: what of each value that has rows is added up */
 	int part;
 	Oid type;
 	Oid collation;
+
+	bool is_sum() const { return kind == AggregateKind::kDistinct && statistics::is_sum(role); }
 };
 
 struct Aggregate
@@ -108,10 +119,17 @@ struct Aggregate
 	Oid type;      /* of the result */
 	bool is_float; /* exact sum, correctly rounded at the end */
 	bool has_specials;
+	bool is_sample;      /* of kVariance */
+	bool is_square_root; /* of kVariance */
+	bool is_distinct;    /* cells are numbers of derived values */
 	int count_cell;
+	int deciding_cell; /* of kEvery and kSome: rows that are false, or true */
 	int sum_cell;
+	int squares_cell;
 	int nan_cell; /* followed by +Infinity and -Infinity */
 	int derived;
+	int scale;         /* decimal places of every summand; not floating point */
+	int scale_derived; /* or where the most of them is kept; -1: all the same */
 	Aggref *node;
 };
 

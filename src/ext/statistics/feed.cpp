@@ -5,11 +5,9 @@
  *
  *-------------------------------------------------------------------------
  */
-#include <cmath>
-
-#include "core/statistics/exact_decimal.hpp"
 #include "ext/statistics/feed.hpp"
 #include "ext/statistics/log.hpp"
+#include "ext/statistics/summand.hpp"
 
 extern "C" {
 #include "access/attmap.h"
@@ -22,7 +20,6 @@ extern "C" {
 #include "rewrite/rewriteManip.h"
 #include "utils/datum.h"
 #include "utils/lsyscache.h"
-#include "utils/numeric.h"
 #include "utils/rel.h"
 }
 
@@ -365,66 +362,20 @@ passes(ExprState *condition, ExprContext *econtext)
 	return !null && DatumGetBool(value);
 }
 
-static int64
-exact_numeric(double value)
-{
-	constexpr double kExactIntegers = 9007199254740992.0; /* 2^53 */
-
-	if (std::fabs(value) <= kExactIntegers && value == std::trunc(value))
-		return (int64) NumericGetDatum(int64_to_numeric((int64) value));
-
-	char digits[kExactDecimalSize];
-	exact_decimal(value, digits);
-	return (int64) DirectFunctionCall3(numeric_in, CStringGetDatum(digits),
-	                                   ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1));
-}
-
-enum class Summand
-{
-	kNull,
-	kFinite,
-	kNaN,
-	kPositive,
-	kNegative
-};
-
-static Summand
-classify(const CellFeed &cell, Datum value, bool null)
-{
-	if (null)
-		return Summand::kNull;
-	if (cell.is_float)
-	{
-		double number = DatumGetFloat8(value);
-
-		if (std::isnan(number))
-			return Summand::kNaN;
-		if (std::isinf(number))
-			return number > 0 ? Summand::kPositive : Summand::kNegative;
-		return Summand::kFinite;
-	}
-	if (cell.role == CellRole::kNonNull)
-		return Summand::kFinite;
-
-	Numeric number = DatumGetNumeric(value);
-	if (numeric_is_nan(number))
-		return Summand::kNaN;
-	if (numeric_is_inf(number))
-	{
-		Datum zero = NumericGetDatum(int64_to_numeric(0));
-		bool positive = DatumGetBool(DirectFunctionCall2(numeric_gt, value, zero));
-
-		return positive ? Summand::kPositive : Summand::kNegative;
-	}
-	return Summand::kFinite;
-}
-
 /* Adds a finite value to a sum that lives in the current context, freeing what it replaces. */
 static void
 add_to_sum(const CellFeed &cell, int64 *sum, Datum value, int sign)
 {
-	int64 summand = cell.is_float ? exact_numeric(DatumGetFloat8(value))
-	                              : (int64) PointerGetDatum(PG_DETOAST_DATUM_COPY(value));
+	int64 summand = exact_numeric(cell.is_float, value);
+
+	if (cell.role == CellRole::kSquares)
+	{
+		int64 square = square_of(summand);
+
+		pfree(DatumGetPointer((Datum) summand));
+		summand = square;
+	}
+
 	int64 change = sign > 0 ? summand : negate_sum(summand);
 	int64 before = *sum;
 
@@ -435,6 +386,29 @@ add_to_sum(const CellFeed &cell, int64 *sum, Datum value, int sign)
 	{
 		pfree(DatumGetPointer((Datum) before));
 		pfree(DatumGetPointer((Datum) change));
+	}
+}
+
+/* What a value that is not NULL adds to a cell. */
+static void
+feed_summand(const CellFeed &cell, int64 *out, Datum value, int sign)
+{
+	Summand kind = classify(cell.is_float, value);
+
+	switch (cell.role)
+	{
+	case CellRole::kNaN:
+		*out += kind == Summand::kNaN ? sign : 0;
+		break;
+	case CellRole::kPositive:
+		*out += kind == Summand::kPositive ? sign : 0;
+		break;
+	case CellRole::kNegative:
+		*out += kind == Summand::kNegative ? sign : 0;
+		break;
+	default:
+		if (kind == Summand::kFinite)
+			add_to_sum(cell, out, value, sign);
 	}
 }
 
@@ -457,29 +431,12 @@ feed_cells(const Feed *feed, ExprContext *econtext, int64 *cells, int sign)
 		}
 		if (!passed)
 			continue;
-		switch (cell.role)
-		{
-		case CellRole::kRows:
-		case CellRole::kMatches:
+		if (cell.role == CellRole::kRows)
 			cells[i] += sign;
-			break;
-		case CellRole::kNonNull:
+		else if (cell.role == CellRole::kNonNull)
 			cells[i] += null ? 0 : sign;
-			break;
-		case CellRole::kSum:
-			if (classify(cell, value, null) == Summand::kFinite)
-				add_to_sum(cell, &cells[i], value, sign);
-			break;
-		case CellRole::kNaN:
-			cells[i] += classify(cell, value, null) == Summand::kNaN ? sign : 0;
-			break;
-		case CellRole::kPositive:
-			cells[i] += classify(cell, value, null) == Summand::kPositive ? sign : 0;
-			break;
-		case CellRole::kNegative:
-			cells[i] += classify(cell, value, null) == Summand::kNegative ? sign : 0;
-			break;
-		}
+		else if (!null)
+			feed_summand(cell, &cells[i], value, sign);
 	}
 }
 

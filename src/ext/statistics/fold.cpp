@@ -13,6 +13,7 @@
 #include "ext/statistics/fold.hpp"
 #include "ext/statistics/statistics.hpp"
 #include "ext/statistics/store.hpp"
+#include "ext/statistics/summand.hpp"
 #include "pg/guard.hpp"
 #include "pg/maintenance_lock.hpp"
 #include "pg/memory.hpp"
@@ -131,9 +132,22 @@ note_value(Extreme **note, AggregateKind kind, Store *store, Datum value, int64 
 	}
 }
 
+void
+note_presence(const Derived &derived, int64 *total, Oid type, Datum value, int64 before,
+              int64 after, MemoryContext context)
+{
+	int sign = (after > 0) - (before > 0);
+
+	if (sign == 0)
+		return;
+	MemoryContext caller = MemoryContextSwitchTo(context);
+	*total = add_cells(derived.is_sum(), *total, share_of_value(derived.role, type, value, sign));
+	MemoryContextSwitchTo(caller);
+}
+
 /*
  * New states of a part with values.  Each value that appears or disappears
- * changes the distinct count of its group; each touched group is entered into
+ * changes the distinct totals of its group; each touched group is entered into
  * the pending totals with what becomes of its extremes.
  */
 static void
@@ -162,8 +176,9 @@ apply_values(Pending *pending, int number, Snapshot snapshot)
 
 			if (derived.part != number)
 				continue;
-			if (derived.kind == AggregateKind::kCountDistinct)
-				totals[i] += (after > 0) - (before > 0);
+			if (derived.kind == AggregateKind::kDistinct)
+				note_presence(derived, &totals[i], part.keys[d->group_count].type,
+				              key[d->group_count], before, after, pending->context);
 			else
 				note_value(reinterpret_cast<Extreme **>(&totals[i]), derived.kind, store,
 				           key[d->group_count], before, after, pending->context);
@@ -288,8 +303,7 @@ apply_totals(Pending *pending, Snapshot snapshot)
 	auto *isnull = static_cast<bool *>(palloc(sizeof(bool) * columns));
 
 	for (int i = 0; i < d->derived_count; ++i)
-		if (d->derived[i].kind != AggregateKind::kCountDistinct &&
-		    parts[d->derived[i].part] == nullptr)
+		if (d->derived[i].kind != AggregateKind::kDistinct && parts[d->derived[i].part] == nullptr)
 			parts[d->derived[i].part] = open_part(d, d->derived[i].part, AccessShareLock);
 
 	MemoryContext scratch =
@@ -320,12 +334,13 @@ apply_totals(Pending *pending, Snapshot snapshot)
 			const Derived &derived = d->derived[i];
 			int column = d->totals_derived(i);
 
-			if (derived.kind == AggregateKind::kCountDistinct)
+			if (derived.kind == AggregateKind::kDistinct)
 			{
-				int64 before = row == nullptr ? 0 : DatumGetInt64(row->tts_values[column]);
+				bool is_sum = derived.is_sum();
+				int64 before = row == nullptr ? 0 : load_cell(is_sum, row->tts_values[column]);
 
-				values[column] = Int64GetDatum(add_counts(before, change[d->cell_count + i]));
-				isnull[column] = false;
+				store_cell(is_sum, add_cells(is_sum, before, change[d->cell_count + i]),
+				           &values[column], &isnull[column]);
 			}
 			else
 			{

@@ -40,6 +40,11 @@ struct Extreme
 void note_value(Extreme **note, AggregateKind kind, Store *store, Datum value, int64 before,
                 int64 after, MemoryContext context);
 
+/* A value that gets its first rows, or loses its last ones, changes a total over distinct values.
+ */
+void note_presence(const Derived &derived, int64 *total, Oid type, Datum value, int64 before,
+                   int64 after, MemoryContext context);
+
 /* Is the candidate further out?  The value is the last key column of the store. */
 bool is_better(AggregateKind kind, Store *store, Datum candidate, Datum than);
 

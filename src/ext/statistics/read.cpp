@@ -98,8 +98,9 @@ resolve_values(Reading *r, int number)
 
 			if (derived.part != number)
 				continue;
-			if (derived.kind == AggregateKind::kCountDistinct)
-				totals[i] += (after > 0) - (before > 0);
+			if (derived.kind == AggregateKind::kDistinct)
+				note_presence(derived, &totals[i], d->parts[number].keys[d->group_count].type,
+				              key[d->group_count], before, after, r->pending->context);
 			else
 				note_value(reinterpret_cast<Extreme **>(&totals[i]), derived.kind, store,
 				           key[d->group_count], before, after, r->pending->context);
@@ -214,7 +215,8 @@ combine(Reading *r, const Datum *group, const bool *group_nulls, TupleTableSlot 
 {
 	Definition *d = r->definition;
 	MemoryContext caller = MemoryContextSwitchTo(r->scratch);
-	auto *cells = static_cast<int64 *>(palloc(sizeof(int64) * Max(d->cell_count, 1)));
+	int state_count = d->cell_count + d->derived_count;
+	auto *state = static_cast<int64 *>(palloc0(sizeof(int64) * Max(state_count, 1)));
 	auto *derived = static_cast<Datum *>(palloc(sizeof(Datum) * Max(d->derived_count, 1)));
 	auto *derived_null = static_cast<bool *>(palloc(sizeof(bool) * Max(d->derived_count, 1)));
 
@@ -223,9 +225,9 @@ combine(Reading *r, const Datum *group, const bool *group_nulls, TupleTableSlot 
 		bool is_sum = d->cell_is_sum[i];
 		int64 folded = row == nullptr ? 0 : load_cell(is_sum, row->tts_values[d->totals_cell(i)]);
 
-		cells[i] = change == nullptr ? folded : add_cells(is_sum, folded, change[i]);
+		state[i] = change == nullptr ? folded : add_cells(is_sum, folded, change[i]);
 	}
-	if (d->group_count == 0 || cells[Definition::kGroupRows] > 0)
+	if (d->group_count == 0 || state[Definition::kGroupRows] > 0)
 	{
 		for (int i = 0; i < d->derived_count; ++i)
 		{
@@ -233,13 +235,14 @@ combine(Reading *r, const Datum *group, const bool *group_nulls, TupleTableSlot 
 
 			derived[i] = row == nullptr ? (Datum) 0 : row->tts_values[column];
 			derived_null[i] = row == nullptr || row->tts_isnull[column];
-			if (d->derived[i].kind == AggregateKind::kCountDistinct)
+			if (d->derived[i].kind == AggregateKind::kDistinct)
 			{
-				int64 count = derived_null[i] ? 0 : DatumGetInt64(derived[i]);
+				bool is_sum = d->derived[i].is_sum();
+				int64 folded = derived_null[i] ? 0 : load_cell(is_sum, derived[i]);
 
-				derived[i] =
-				    Int64GetDatum(count + (change == nullptr ? 0 : change[d->cell_count + i]));
-				derived_null[i] = false;
+				state[d->cell_count + i] =
+				    change == nullptr ? folded
+				                      : add_cells(is_sum, folded, change[d->cell_count + i]);
 			}
 			else if (change != nullptr)
 				derive_extreme(r, d->derived[i],
@@ -254,9 +257,9 @@ combine(Reading *r, const Datum *group, const bool *group_nulls, TupleTableSlot 
 			r->raw->tts_isnull[i] = group_nulls[i];
 		}
 		for (int i = 0; i < d->aggregate_count; ++i)
-			r->raw->tts_values[d->group_count + i] =
-			    aggregate_value(d->aggregates[i], cells, derived, derived_null,
-			                    &r->raw->tts_isnull[d->group_count + i]);
+			r->raw->tts_values[d->group_count + i] = aggregate_value(
+			    d->aggregates[i], d->aggregates[i].is_distinct ? state + d->cell_count : state,
+			    derived, derived_null, &r->raw->tts_isnull[d->group_count + i]);
 		int last = d->group_count + d->aggregate_count;
 		r->raw->tts_values[last] = TimestampTzGetDatum(r->last_change);
 		r->raw->tts_isnull[last] = r->last_change == DT_NOBEGIN;
