@@ -27,6 +27,12 @@ enum class Work
 };
 void note_committed_changes_soon(Work work = Work::kPartialRows);
 
+/*
+ * The commit of this transaction, which leaves outbox rows, returns when Redis
+ * has confirmed them (sweeps: patterns among them), or with a warning.
+ */
+void confirm_commit(bool sweeps);
+
 /* There is committed work: start or wake the worker at once. */
 void wake(Work work = Work::kOutbox);
 

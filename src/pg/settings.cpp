@@ -34,6 +34,7 @@ constexpr int kMaxTtlS = 10 * 365 * 24 * 3600;
 constexpr int kDefaultMaxValueSizeKb = 1024;
 constexpr int kMaxMaxValueSizeKb = 32 * 1024;
 constexpr size_t kMaxKeyPrefix = 256;
+constexpr int kDefaultInvalidationTimeoutMs = 1000;
 
 int fold_interval_ms = kDefaultFoldIntervalMs;
 char *redis_url = nullptr;
@@ -44,7 +45,12 @@ bool cache_enabled = true;
 char *key_prefix = nullptr;
 int default_ttl_s = kDefaultTtlS;
 int max_value_size_kb = kDefaultMaxValueSizeKb;
+int invalidation_mode = kInvalidationAsync;
+int invalidation_timeout_ms = kDefaultInvalidationTimeoutMs;
 unsigned int redis_settings_generation = 1;
+
+static const config_enum_entry kInvalidationModes[] = {
+    {"async", kInvalidationAsync, false}, {"sync", kInvalidationSync, false}, {nullptr, 0, false}};
 
 /* Somebody types the setting now, as opposed to a process reading it at its start or at reload. */
 static bool
@@ -204,12 +210,28 @@ define_statistics_settings()
 	                        PGC_SUSET, GUC_UNIT_MS, nullptr, nullptr, nullptr);
 }
 
+static void
+define_invalidation_settings()
+{
+	DefineCustomEnumVariable(
+	    "cache_ext.invalidation", "Whether COMMIT waits until Redis has confirmed.",
+	    "With sync it returns when Redis has been told of the transaction's invalidations, or with "
+	    "a warning after cache_ext.invalidation_timeout.",
+	    &invalidation_mode, kInvalidationAsync, kInvalidationModes, PGC_USERSET, 0, nullptr,
+	    nullptr, nullptr);
+	DefineCustomIntVariable("cache_ext.invalidation_timeout",
+	                        "Longest time that COMMIT waits for Redis with invalidation = sync.",
+	                        nullptr, &invalidation_timeout_ms, kDefaultInvalidationTimeoutMs, 1,
+	                        kMaxTimeoutMs, PGC_USERSET, GUC_UNIT_MS, nullptr, nullptr, nullptr);
+}
+
 void
 define_settings()
 {
 	define_statistics_settings();
 	define_redis_settings();
 	define_cache_settings();
+	define_invalidation_settings();
 	MarkGUCPrefixReserved("cache_ext");
 }
 

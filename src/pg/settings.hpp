@@ -24,6 +24,15 @@ extern char *key_prefix;
 extern int default_ttl_s;
 extern int max_value_size_kb;
 
+/* Invalidation: does COMMIT return at once, or when Redis has confirmed? */
+enum InvalidationMode
+{
+	kInvalidationAsync,
+	kInvalidationSync
+};
+extern int invalidation_mode;
+extern int invalidation_timeout_ms;
+
 /* Grows whenever an address, a password file or their like is assigned: connections compare. */
 extern unsigned int redis_settings_generation;
 

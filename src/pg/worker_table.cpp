@@ -49,6 +49,14 @@ struct WorkerSlot
 	pg_atomic_uint64 latch;    /* the worker's latch, 0: none */
 	pg_atomic_uint64 since;    /* when state became kStarting */
 	pg_atomic_uint64 not_before;
+
+	/* Confirmations: numbers only grow, also from one database of the slot to the next. */
+	pg_atomic_uint64 last_number;
+	pg_atomic_uint64 confirmed_names;
+	pg_atomic_uint64 confirmed_all;
+	pg_atomic_uint64 failing_since;
+	pg_atomic_uint32 waiting;
+	ConditionVariable confirmation;
 };
 
 namespace {
@@ -98,6 +106,12 @@ attach_table()
 			pg_atomic_init_u64(&slot.latch, 0);
 			pg_atomic_init_u64(&slot.since, 0);
 			pg_atomic_init_u64(&slot.not_before, 0);
+			pg_atomic_init_u64(&slot.last_number, 0);
+			pg_atomic_init_u64(&slot.confirmed_names, 0);
+			pg_atomic_init_u64(&slot.confirmed_all, 0);
+			pg_atomic_init_u64(&slot.failing_since, 0);
+			pg_atomic_init_u32(&slot.waiting, 0);
+			ConditionVariableInit(&slot.confirmation);
 		}
 	}
 	LWLockRegisterTranche(shared->tranche, "cache_ext workers");
@@ -141,7 +155,7 @@ bool
 unused(WorkerSlot &slot)
 {
 	return pg_atomic_read_u32(&slot.state) == kNone && pg_atomic_read_u32(&slot.expected) == 0 &&
-	       pg_atomic_read_u32(&slot.work) == 0;
+	       pg_atomic_read_u32(&slot.work) == 0 && pg_atomic_read_u32(&slot.waiting) == 0;
 }
 
 /* Under the lock: a slot for the database, from one that has nothing to do when none is free. */
@@ -386,6 +400,78 @@ forget_database(Oid database)
 		pg_atomic_exchange_u32(&slot->database, InvalidOid);
 	}
 	LWLockRelease(&table->lock);
+}
+
+uint64
+take_number(WorkerSlot *slot) noexcept
+{
+	pg_atomic_fetch_add_u32(&slot->waiting, 1);
+	return pg_atomic_fetch_add_u64(&slot->last_number, 1) + 1;
+}
+
+void
+leave_wait(WorkerSlot *slot) noexcept
+{
+	pg_atomic_fetch_sub_u32(&slot->waiting, 1);
+}
+
+Confirmed
+confirmed_numbers(WorkerSlot *slot) noexcept
+{
+	return {pg_atomic_read_u64(&slot->confirmed_names), pg_atomic_read_u64(&slot->confirmed_all)};
+}
+
+ConditionVariable *
+confirmation(WorkerSlot *slot) noexcept
+{
+	return &slot->confirmation;
+}
+
+TimestampTz
+failing_since(WorkerSlot *slot) noexcept
+{
+	return static_cast<TimestampTz>(pg_atomic_read_u64(&slot->failing_since));
+}
+
+uint64
+last_number(WorkerSlot *slot) noexcept
+{
+	uint64 number = pg_atomic_read_u64(&slot->last_number);
+
+	pg_memory_barrier(); /* the snapshot that follows is later */
+	return number;
+}
+
+static void
+raise_number(pg_atomic_uint64 *place, uint64 number) noexcept
+{
+	if (pg_atomic_read_u64(place) < number)
+		pg_atomic_write_u64(place, number);
+}
+
+void
+confirm_numbers(WorkerSlot *slot, Confirmed numbers) noexcept
+{
+	raise_number(&slot->confirmed_names, numbers.names);
+	raise_number(&slot->confirmed_all, numbers.all);
+	pg_memory_barrier();
+	if (somebody_waits(slot))
+		ConditionVariableBroadcast(&slot->confirmation);
+}
+
+bool
+somebody_waits(WorkerSlot *slot) noexcept
+{
+	return pg_atomic_read_u32(&slot->waiting) != 0;
+}
+
+void
+note_failing(WorkerSlot *slot, bool failing) noexcept
+{
+	if (!failing)
+		pg_atomic_write_u64(&slot->failing_since, 0);
+	else if (pg_atomic_read_u64(&slot->failing_since) == 0)
+		pg_atomic_write_u64(&slot->failing_since, now());
 }
 
 bool

@@ -17,6 +17,11 @@
 
 #include "pg/server.hpp"
 
+extern "C" {
+#include "storage/condition_variable.h"
+#include "utils/timestamp.h"
+}
+
 namespace cache_ext::pg {
 
 constexpr int kWorkerSlots = 64;
@@ -63,6 +68,33 @@ int worker_pid(WorkerSlot *slot) noexcept;
  */
 bool lapses_taken(uint64 *count) noexcept;
 void note_lapse_taken() noexcept;
+
+/*
+ * Confirmations.  A transaction that waits for Redis takes a number once it is
+ * visible.  The worker looks which number is the last before it takes the
+ * snapshot of a batch; when Redis has confirmed everything that the snapshot
+ * saw, all numbers up to that one are confirmed.  Patterns take long to be
+ * swept, so they are confirmed apart: `names` is about all else, `all` about
+ * both.
+ */
+struct Confirmed
+{
+	uint64 names;
+	uint64 all;
+};
+uint64 take_number(WorkerSlot *slot) noexcept; /* and counts the caller in as waiting */
+void leave_wait(WorkerSlot *slot) noexcept;
+Confirmed confirmed_numbers(WorkerSlot *slot) noexcept;
+ConditionVariable *confirmation(WorkerSlot *slot) noexcept;
+
+/* Since when the worker gets nowhere with Redis; 0: it does. */
+TimestampTz failing_since(WorkerSlot *slot) noexcept;
+
+/* The worker's side. */
+uint64 last_number(WorkerSlot *slot) noexcept;
+void confirm_numbers(WorkerSlot *slot, Confirmed numbers) noexcept;
+bool somebody_waits(WorkerSlot *slot) noexcept;
+void note_failing(WorkerSlot *slot, bool failing) noexcept;
 
 /* Launcher: databases with committed work and no worker; returns how many were written. */
 int databases_without_worker(Oid *databases, int limit);

@@ -7,6 +7,8 @@
  */
 #include "ext/invalidation/batch.hpp"
 
+#include "pg/worker_table.hpp"
+
 extern "C" {
 #include "access/xlog.h"
 }
@@ -48,18 +50,19 @@ take_row(const OutboxRow &row, void *arg)
  * after a crash the old value would be the true one, and its removal a rumour.
  */
 static void
-flush_commits(const Taken &taken)
+flush_commits(Taken *taken)
 {
 	XLogRecPtr limit = InvalidXLogRecPtr;
 	TransactionId last = InvalidTransactionId;
 
-	for (int i = 0; i < taken.count; ++i)
+	for (int i = 0; i < taken->count; ++i)
 	{
-		TransactionId xid = taken.rows[i].xmin;
+		TransactionId xid = taken->rows[i].xmin;
 
 		if (xid == last || !TransactionIdIsNormal(xid))
 			continue;
 		last = xid;
+		++taken->transactions;
 		limit = Max(limit, TransactionIdGetCommitLSN(xid));
 	}
 	if (!XLogRecPtrIsInvalid(limit))
@@ -70,7 +73,11 @@ void
 read_batch(Taken *taken)
 {
 	in_transaction([taken](MemoryContext context) {
+		pg::WorkerSlot *slot = pg::my_worker_slot();
+
 		MemoryContextSwitchTo(context);
+		if (slot != nullptr)
+			taken->last_number = pg::last_number(slot);
 		taken->file = read_outbox(take_row, taken);
 		taken->insert_lsn = GetXLogInsertRecPtr();
 
@@ -79,7 +86,7 @@ read_batch(Taken *taken)
 		taken->state = read_redis_state(snapshot);
 		UnregisterSnapshot(snapshot);
 		taken->next_xid = ReadNextFullTransactionId();
-		flush_commits(*taken);
+		flush_commits(taken);
 	});
 }
 

@@ -50,7 +50,9 @@ struct Taken
 	int items = 0;
 	size_t bytes = 0;
 	bool cut_short = false;
+	int transactions = 0; /* at least so many have left these rows */
 	bool lapse = false;
+	uint64 last_number = 0; /* commits up to it are visible (worker_table.hpp) */
 	Oid file = InvalidOid;
 	uint64 insert_lsn = 0;
 	RedisState state = {};

@@ -35,6 +35,7 @@
 #include "pg/guard.hpp"
 #include "pg/redis_link.hpp"
 #include "pg/vacuum.hpp"
+#include "pg/worker_table.hpp"
 
 extern "C" {
 #include "common/pg_prng.h"
@@ -45,6 +46,8 @@ namespace cache_ext::invalidation {
 
 constexpr int kIdleMs = 1000;
 constexpr int kPauseMs = 5; /* between batches: the first commit is told at once, the next soon */
+constexpr double kBusyRate = 1500; /* commits a second from which on there is such a pause */
+constexpr double kRateWindowS = 0.05;
 constexpr int kFirstBackoffMs = 50;
 constexpr int kLongestBackoffMs = 2000;
 constexpr int kFailuresBeforeMerge = 3;
@@ -73,6 +76,8 @@ Delivery::load()
 	if (!state.clean)
 		state_.seq += kSeqJump;
 	loaded_ = true;
+	if (pg::WorkerSlot *slot = pg::my_worker_slot())
+		pg::note_failing(slot, false);
 }
 
 /* Everything in Redis that a plan asks for, in the order that the argument needs. */
@@ -120,6 +125,24 @@ Delivery::deliver(const Channel &channel, Plan &plan, const Taken &taken, bool w
 	stream.finish();
 }
 
+/*
+ * Is it worth waiting for company before the next batch?  Where few commit, each
+ * is told at once; where many do, a batch for each would take the processor from
+ * them.  Who waits for a confirmation has all the company that there will be.
+ */
+bool
+Delivery::under_load(const Taken &taken)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	double seconds = Max(static_cast<double>(now - last_turn_) / USECS_PER_SEC, 1e-6);
+	double weight = Min(seconds / kRateWindowS, 1.0);
+	pg::WorkerSlot *slot = pg::my_worker_slot();
+
+	commit_rate_ += weight * (taken.transactions / seconds - commit_rate_);
+	last_turn_ = now;
+	return commit_rate_ > kBusyRate && (slot == nullptr || !pg::somebody_waits(slot));
+}
+
 DeliveryTurn
 Delivery::work()
 {
@@ -141,6 +164,7 @@ Delivery::work()
 
 		in_transaction([&](MemoryContext) { occupied = outbox_occupied(); });
 		behind_ = false;
+		confirm(taken);
 		return {kIdleMs, occupied, false, false};
 	}
 
@@ -208,6 +232,8 @@ Delivery::work()
 		for (uint32 bucket : swept_buckets)
 			plan.owners[bucket] = Plan::kMany;
 	}
+	if (!swept.empty() && !taken.cut_short)
+		sweep_.last_number = taken.last_number;
 	if (!tids.empty() || !swept.empty())
 	{
 		deliver(channel, plan, taken, !behind_ && !taken.cut_short, swept_buckets);
@@ -215,15 +241,20 @@ Delivery::work()
 			acknowledge(plan, taken.file, tids, server.incarnation);
 	}
 	behind_ = taken.cut_short;
+	confirm(taken);
 	if (sweep_.active())
 		continue_sweep(channel, taken.insert_lsn);
 	maybe_purge();
 	failures_ = 0;
+	if (pg::WorkerSlot *slot = pg::my_worker_slot())
+		pg::note_failing(slot, false);
 
 	if (taken.cut_short || sweep_.active())
 		return {0, true, true, false};
-	if (taken.count > 0)
+	if (taken.count > 0 && under_load(taken))
 		return {kPauseMs, true, watching_, true};
+	if (taken.count > 0)
+		return {kIdleMs, true, watching_, false};
 
 	bool occupied = false;
 
@@ -248,6 +279,8 @@ Delivery::failed(const Error &error)
 	pause = pause / 2 + static_cast<int64>(pg_prng_double(&pg_global_prng_state) *
 	                                       static_cast<double>(pause / 2));
 	++failures_;
+	if (pg::WorkerSlot *slot = pg::my_worker_slot())
+		pg::note_failing(slot, true);
 
 	/* The status view is told of each new error, and of a lasting one now and then. */
 	if (loaded_ && (error.message() != last_error_ || now - last_error_at_ > 10 * USECS_PER_SEC))

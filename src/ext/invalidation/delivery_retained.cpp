@@ -9,6 +9,8 @@
 
 #include <algorithm>
 
+#include "pg/worker_table.hpp"
+
 namespace cache_ext::invalidation {
 
 /* A name that was retained so recently needs no second row: purges keep this distance. */
@@ -70,6 +72,20 @@ Delivery::acknowledge(const Plan &plan, Oid file, const std::vector<ItemPointerD
 		retained_names_.clear();
 	for (std::string_view item : fresh)
 		retained_names_[std::string(item)] = now;
+}
+
+/*
+ * Redis has answered for all that the batch saw, but for the patterns of a sweep
+ * that is under way.
+ */
+void
+Delivery::confirm(const Taken &taken)
+{
+	pg::WorkerSlot *slot = pg::my_worker_slot();
+
+	if (slot == nullptr || taken.cut_short)
+		return;
+	pg::confirm_numbers(slot, {taken.last_number, sweep_.active() ? 0 : taken.last_number});
 }
 
 /*

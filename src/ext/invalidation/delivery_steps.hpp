@@ -46,6 +46,7 @@ struct Sweep
 	std::deque<Job> jobs;
 	std::string cursor = "0";
 	std::unordered_set<uint64> places;
+	uint64 last_number = 0; /* commits whose patterns are all in it, 0: unknown */
 
 	bool active() const { return !rows.empty(); }
 };
@@ -72,10 +73,12 @@ class Delivery
 	void add_messages(Stream *stream, const Plan &plan, const Taken &taken);
 	void acknowledge(const Plan &plan, Oid file, const std::vector<ItemPointerData> &tids,
 	                 const Digest &incarnation);
+	void confirm(const Taken &taken);
 	void maybe_purge();
 	void maybe_merge();
 	DeliveryTurn failed(const Error &error);
 	DeliveryTurn work();
+	bool under_load(const Taken &taken);
 
 	bool loaded_ = false;
 	bool dirty_ = false; /* "not clean" is written down */
@@ -83,6 +86,8 @@ class Delivery
 	bool pending_ = false; /* rows are known to wait */
 	bool behind_ = true;   /* values of what was visible before must not be sent */
 	int failures_ = 0;
+	double commit_rate_ = 0; /* transactions a second that left something, of late */
+	TimestampTz last_turn_ = 0;
 	int64 unwritten_retries_ = 0;
 	std::string last_error_;
 	TimestampTz last_error_at_ = 0;

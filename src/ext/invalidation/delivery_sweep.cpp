@@ -10,6 +10,7 @@
 #include "core/invalidation/bucket.hpp"
 #include "core/invalidation/glob.hpp"
 #include "pg/settings.hpp"
+#include "pg/worker_table.hpp"
 
 namespace cache_ext::invalidation {
 
@@ -106,6 +107,8 @@ Delivery::continue_sweep(const Channel &channel, uint64 lsn)
 	}
 	deliver(channel, plan, taken, false, {});
 	acknowledge(plan, sweep_.file, tids, channel.server().incarnation);
+	if (pg::WorkerSlot *slot = pg::my_worker_slot())
+		pg::confirm_numbers(slot, {0, sweep_.last_number});
 	sweep_ = Sweep();
 }
 

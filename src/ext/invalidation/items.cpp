@@ -18,6 +18,7 @@
 #include "ext/invalidation/tables.hpp"
 #include "ext/worker.hpp"
 #include "pg/redis_link.hpp"
+#include "pg/settings.hpp"
 
 extern "C" {
 #include "access/xact.h"
@@ -45,6 +46,15 @@ add_name(ItemKind kind, std::string_view name)
 	return add_entry(j, kind, body + name.size(), body);
 }
 
+bool
+has_patterns(const Journal *j)
+{
+	for (int i = 0; i < j->count; ++i)
+		if (j->entries[i].kind == ItemKind::kPattern || j->entries[i].kind == ItemKind::kTagPattern)
+			return true;
+	return false;
+}
+
 void
 before_commit()
 {
@@ -61,6 +71,8 @@ before_commit()
 	{
 		queue_items(journal);
 		worker::note_committed_changes_soon(worker::Work::kOutbox);
+		if (pg::invalidation_mode == pg::kInvalidationSync)
+			worker::confirm_commit(has_patterns(journal));
 	}
 }
 

@@ -11,7 +11,10 @@
  *-------------------------------------------------------------------------
  */
 #include "ext/worker.hpp"
+#include "ext/worker/confirmation.hpp"
 #include "ext/worker/start.hpp"
+#include "pg/redis_link.hpp"
+#include "pg/settings.hpp"
 #include "pg/worker_table.hpp"
 
 extern "C" {
@@ -64,13 +67,19 @@ on_transaction(XactEvent event, void *)
 	switch (event)
 	{
 	case XACT_EVENT_COMMIT:
+		number_commit(counted); /* first: who is counted in keeps the slot */
+		pg::settle_expectation(counted, counted_work);
+		counted = nullptr;
+		break;
 	case XACT_EVENT_PREPARE:
 	case XACT_EVENT_PARALLEL_COMMIT:
+		forget_confirmation();
 		pg::settle_expectation(counted, counted_work);
 		counted = nullptr;
 		break;
 	case XACT_EVENT_ABORT:
 	case XACT_EVENT_PARALLEL_ABORT:
+		forget_confirmation();
 		pg::settle_expectation(counted, 0);
 		counted = nullptr;
 		break;
@@ -151,7 +160,18 @@ on_utility(PlannedStmt *planned, const char *query, bool read_only, ProcessUtili
 
 	/* What it made visible was queued by a transaction that nobody is in any more. */
 	if (ends_prepared)
+	{
+		pg::WorkerSlot *slot = pg::my_worker_slot();
+		bool wait = pg::invalidation_mode == pg::kInvalidationSync && pg::redis_configured() &&
+		            slot != nullptr;
+
+		/* The number first: a worker that is awake already is to know of it. */
+		if (wait)
+			number_prepared(slot);
 		wake(Work::kOutbox);
+		if (wait)
+			await_prepared();
+	}
 }
 
 uint32
@@ -166,6 +186,7 @@ void
 register_session_hooks()
 {
 	RegisterXactCallback(on_transaction, nullptr);
+	register_confirmation();
 	previous_utility = ProcessUtility_hook;
 	ProcessUtility_hook = on_utility;
 }
@@ -189,6 +210,16 @@ note_committed_changes_soon(Work work)
 	counted = slot;
 	if (start)
 		start_expected(slot);
+}
+
+void
+confirm_commit(bool sweeps)
+{
+	if (counted != nullptr)
+		want_confirmation(sweeps);
+	else
+		ereport(WARNING, (errmsg("cannot wait until Redis has confirmed the invalidations"),
+		                  errdetail("More databases use cache_ext at once than it has room for.")));
 }
 
 void
