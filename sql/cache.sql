@@ -1,7 +1,8 @@
--- The cache without a Redis: queries answer, errors are errors, nobody else may.
+-- The cache without any tier: queries answer, errors are errors, nobody else may.
 SET client_min_messages = warning;
 CREATE EXTENSION IF NOT EXISTS cache_ext;
 RESET client_min_messages;
+SET cache_ext.enabled = off;
 
 CREATE SCHEMA cache_test;
 CREATE TABLE cache_test.vendor (id integer PRIMARY KEY, name text, paid numeric);

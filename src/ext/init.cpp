@@ -6,6 +6,7 @@
  *
  *-------------------------------------------------------------------------
  */
+#include "ext/cache/memory.hpp"
 #include "ext/invalidation/items.hpp"
 #include "ext/statistics/capture.hpp"
 #include "ext/worker.hpp"
@@ -25,6 +26,7 @@ _PG_init(void)
 	cache_ext::pg::register_redis_health();
 	cache_ext::statistics::register_capture_callbacks();
 	cache_ext::invalidation::register_item_callbacks();
+	cache_ext::cache::register_memory();
 	cache_ext::worker::register_worker();
 }
 }

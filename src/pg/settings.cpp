@@ -20,6 +20,7 @@
 
 extern "C" {
 #include "access/parallel.h"
+#include "miscadmin.h"
 #include "utils/guc.h"
 }
 
@@ -33,6 +34,8 @@ constexpr int kDefaultTtlS = 300;
 constexpr int kMaxTtlS = 10 * 365 * 24 * 3600;
 constexpr int kDefaultMaxValueSizeKb = 1024;
 constexpr int kMaxMaxValueSizeKb = 32 * 1024;
+constexpr int kDefaultMemorySizeKb = 64 * 1024;
+constexpr int kMaxMemorySizeKb = 1024 * 1024 * 1024;
 constexpr size_t kMaxKeyPrefix = 256;
 constexpr int kDefaultInvalidationTimeoutMs = 1000;
 
@@ -47,6 +50,7 @@ int default_ttl_s = kDefaultTtlS;
 int max_value_size_kb = kDefaultMaxValueSizeKb;
 int invalidation_mode = kInvalidationAsync;
 int invalidation_timeout_ms = kDefaultInvalidationTimeoutMs;
+int memory_size_kb = kDefaultMemorySizeKb;
 unsigned int redis_settings_generation = 1;
 
 static const config_enum_entry kInvalidationModes[] = {
@@ -199,6 +203,13 @@ define_cache_settings()
 	                        "Size above which a value is returned and not stored.", nullptr,
 	                        &max_value_size_kb, kDefaultMaxValueSizeKb, 1, kMaxMaxValueSizeKb,
 	                        PGC_SUSET, GUC_UNIT_KB, nullptr, nullptr, nullptr);
+	/* Without preloading it has no effect, and a PGC_POSTMASTER setting could not be defined. */
+	DefineCustomIntVariable("cache_ext.memory_size", "Shared memory for cache entries; 0 for none.",
+	                        "Needs cache_ext in shared_preload_libraries.", &memory_size_kb,
+	                        kDefaultMemorySizeKb, 0, kMaxMemorySizeKb,
+	                        process_shared_preload_libraries_in_progress ? PGC_POSTMASTER
+	                                                                     : PGC_SIGHUP,
+	                        GUC_UNIT_KB, nullptr, nullptr, nullptr);
 }
 
 static void

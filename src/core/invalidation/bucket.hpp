@@ -22,6 +22,10 @@ namespace cache_ext::invalidation {
 
 constexpr uint32_t kBucketCount = 16384;
 
+/* The memory tier divides names finer; what is in one fine bucket is in one bucket. */
+constexpr uint32_t kFineBucketCount = 65536;
+static_assert(kFineBucketCount % kBucketCount == 0);
+
 /* The longest key, tag, pattern or channel, in bytes and without the key prefix. */
 constexpr size_t kMaxNameBytes = 8192;
 
@@ -35,10 +39,10 @@ enum class NameKind : char
 
 /*
  * FNV-1a (64 bits) over the kind's letter, a colon and the name; the upper half
- * folded onto the lower by exclusive or; the lowest 14 bits of that.
+ * folded onto the lower by exclusive or; the lowest 16 bits of that.
  */
 constexpr uint32_t
-bucket_of(NameKind kind, std::string_view name) noexcept
+fine_bucket_of(NameKind kind, std::string_view name) noexcept
 {
 	uint64_t hash = 0xcbf29ce484222325ULL;
 	auto add = [&hash](char c) {
@@ -49,10 +53,18 @@ bucket_of(NameKind kind, std::string_view name) noexcept
 	add(':');
 	for (char c : name)
 		add(c);
-	return static_cast<uint32_t>((hash ^ hash >> 32) % kBucketCount);
+	return static_cast<uint32_t>((hash ^ hash >> 32) % kFineBucketCount);
+}
+
+/* The lowest 14 bits of that. */
+constexpr uint32_t
+bucket_of(NameKind kind, std::string_view name) noexcept
+{
+	return fine_bucket_of(kind, name) % kBucketCount;
 }
 
 /* The bucket that every entry has: a change of it voids them all. */
+constexpr uint32_t kFineBucketOfAll = fine_bucket_of(NameKind::kAll, {});
 constexpr uint32_t kBucketOfAll = bucket_of(NameKind::kAll, {});
 
 /*

@@ -8,7 +8,9 @@
 #include <optional>
 #include <vector>
 
+#include "ext/cache/audience.hpp"
 #include "ext/cache/cache.hpp"
+#include "ext/cache/memory.hpp"
 #include "ext/cache/query.hpp"
 #include "ext/cache/read.hpp"
 #include "ext/cache/tier.hpp"
@@ -34,11 +36,34 @@ may_take_snapshots()
 	return !IsolationUsesXactSnapshot() && !IsInParallelMode();
 }
 
+static bool
+has_changed_nothing()
+{
+	return pg::cache_enabled && !invalidation::have_items() &&
+	       !FullTransactionIdIsValid(GetTopFullTransactionIdIfAny());
+}
+
 bool
 may_share()
 {
-	return pg::cache_enabled && may_take_snapshots() && !invalidation::have_items() &&
-	       !FullTransactionIdIsValid(GetTopFullTransactionIdIfAny()) && pg::redis_configured();
+	return may_take_snapshots() && has_changed_nothing();
+}
+
+/*
+ * What the memory tier has.  A REPEATABLE READ transaction gets what its snapshot
+ * would show; a bare value's master is in Redis, where applications change it.
+ */
+static MemoryHit
+remembered(const Ask &ask)
+{
+	if (ask.plain || IsInParallelMode() || IsolationIsSerializable() || !has_changed_nothing())
+		return {};
+	if (!IsolationUsesXactSnapshot())
+		return memory_get(ask.key);
+
+	Snapshot snapshot = pg::call([] { return GetTransactionSnapshot(); });
+
+	return memory_get(ask.key, snapshot);
 }
 
 text *
@@ -84,13 +109,28 @@ may_store(const Ask &ask, const QueryAnswer &answer)
 	return may_share();
 }
 
+static void
+remember(const Ask &ask, const MemoryToken &token, const std::vector<std::string_view> &tags,
+         std::string_view value, const QueryAnswer &answer, int64 ttl_ms)
+{
+	MemoryFacts facts;
+
+	facts.expires_at = facts.keep_until = token.taken_at + ttl_ms * 1000;
+	facts.audience = current_audience(answer.by_settings);
+	facts.by_settings = answer.by_settings;
+	(void) memory_set(token, ask.key, tags, value, facts);
+}
+
 static std::string_view
-load(const Ask &ask, bool share, const std::vector<std::string_view> &tags, Seen &&seen)
+load(const Ask &ask, bool share, bool redis, const std::vector<std::string_view> &tags, Seen &&seen)
 {
 	QueryAnswer answer;
+	MemoryToken token;
 	std::optional<Fill> fill;
 
-	if (share && !RecoveryInProgress())
+	if (share && !ask.plain)
+		token = memory_token(ask.key, tags);
+	if (redis && !RecoveryInProgress())
 	{
 		fill.emplace(ask.key, tags, ask.plain);
 		if (!fill->begin(std::move(seen)))
@@ -100,8 +140,14 @@ load(const Ask &ask, bool share, const std::vector<std::string_view> &tags, Seen
 
 	std::string_view value(answer.json.data, static_cast<size_t>(answer.json.len));
 
-	if (fill && may_store(ask, answer))
-		fill->finish(value, jittered_ttl_ms(ask.ttl_ms), answer.by_settings);
+	if (share && may_store(ask, answer))
+	{
+		int64 ttl_ms = jittered_ttl_ms(ask.ttl_ms);
+
+		remember(ask, token, tags, value, answer, ttl_ms);
+		if (fill)
+			fill->finish(value, ttl_ms, answer.by_settings);
+	}
 	return value;
 }
 
@@ -110,6 +156,7 @@ get(const Ask &ask)
 {
 	std::vector<std::string_view> tags(ask.tags.names, ask.tags.names + ask.tags.count);
 	bool share = may_share();
+	bool redis = share && pg::redis_configured();
 	Seen seen;
 
 	if (invalidation::have_items())
@@ -120,18 +167,20 @@ get(const Ask &ask)
 		if (own.state == invalidation::Pending::kSet)
 			return make_text(own.value);
 	}
-	if (share)
+	if (MemoryHit found = remembered(ask); found.fresh)
+		return make_text(found.value);
+	if (redis)
 	{
 		Lookup found = look_up(ask.key, tags);
 
 		if (found.outcome == Lookup::Outcome::kHit)
 			return make_text(found.value());
-		share = found.outcome != Lookup::Outcome::kUnavailable;
+		redis = found.outcome != Lookup::Outcome::kUnavailable;
 		seen = std::move(found.seen);
 	}
 	if (ask.query == nullptr)
 		return nullptr;
-	return make_text(load(ask, share, tags, std::move(seen)));
+	return make_text(load(ask, share, redis, tags, std::move(seen)));
 }
 
 } /* namespace cache_ext::cache */

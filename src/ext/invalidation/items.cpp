@@ -3,7 +3,8 @@
  * items.cpp
  *		Collecting what a transaction invalidates, publishes and sets.
  *
- * PRE_COMMIT and PRE_PREPARE insert outbox rows, which may fail and then aborts.
+ * PRE_COMMIT and PRE_PREPARE insert outbox rows and then raise the fence of the
+ * memory tier (fence.hpp), which may fail and then aborts.
  * The callbacks after that forget the journal and settle with the worker table:
  * atomics and a latch, nothing that can fail.
  *
@@ -13,6 +14,7 @@
 
 #include "core/invalidation/glob.hpp"
 #include "core/invalidation/item.hpp"
+#include "ext/invalidation/fence.hpp"
 #include "ext/invalidation/journal_entries.hpp"
 #include "ext/invalidation/queue.hpp"
 #include "ext/invalidation/tables.hpp"
@@ -74,6 +76,7 @@ before_commit()
 		if (pg::invalidation_mode == pg::kInvalidationSync)
 			worker::confirm_commit(has_patterns(journal));
 	}
+	raise_fence(journal);
 }
 
 void

@@ -17,9 +17,7 @@ namespace cache_ext::invalidation {
 constexpr int kSeparateRows = 128;
 constexpr size_t kSharedRowBytes = 6000;
 
-namespace {
-
-uint32
+static uint32
 pattern_bucket(std::string_view pattern)
 {
 	/* The literal part matters only as far as its first colon, and escapes must be resolved. */
@@ -35,37 +33,47 @@ pattern_bucket(std::string_view pattern)
 		if (c == '\\' && i + 1 < pattern.size())
 			c = pattern[++i];
 		if (c == ':')
-			return bucket_of(NameKind::kPrefix, {prefix, length});
+			return fine_bucket_of(NameKind::kPrefix, {prefix, length});
 		prefix[length++] = c;
 	}
-	return kBucketOfAll;
+	return kFineBucketOfAll;
 }
 
 uint32
-item_bucket(ItemKind kind, std::string_view body)
+fine_item_bucket(ItemKind kind, std::string_view body)
 {
 	switch (kind)
 	{
 	case ItemKind::kKey:
-		return bucket_of(NameKind::kKey, body);
+		return fine_bucket_of(NameKind::kKey, body);
 	case ItemKind::kTag:
-		return bucket_of(NameKind::kTag, body);
+		return fine_bucket_of(NameKind::kTag, body);
 	case ItemKind::kPattern:
 		return pattern_bucket(body);
 	case ItemKind::kSet: {
 		SetBody set;
 
-		return set.read(body) ? bucket_of(NameKind::kKey, set.key) : kBucketOfAll;
+		return set.read(body) ? fine_bucket_of(NameKind::kKey, set.key) : kFineBucketOfAll;
 	}
 	case ItemKind::kPublish:
-		return kNoBucket;
+		return kNoFineBucket;
 	case ItemKind::kTagPattern:
 	case ItemKind::kClear:
 	case ItemKind::kLapse:
 		break;
 	}
-	return kBucketOfAll;
+	return kFineBucketOfAll;
 }
+
+static uint32
+item_bucket(ItemKind kind, std::string_view body)
+{
+	uint32 fine = fine_item_bucket(kind, body);
+
+	return fine == kNoFineBucket ? kNoBucket : fine % kBucketCount;
+}
+
+namespace {
 
 /* What goes into the outbox: an entry, or for a set that did not last its key. */
 struct Queued
@@ -93,13 +101,8 @@ queue_entry(const Journal *j, int number)
 	Queued queued = {item_bucket(entry.kind, body_bytes(j, entry)), number, item_bytes(j, entry)};
 	SetBody set;
 
-	if (entry.kind != ItemKind::kSet || !set.read(body_bytes(j, entry)))
-		return queued;
-	for (int i = number + 1; i < j->count; ++i)
+	if (entry.kind == ItemKind::kSet && set.read(body_bytes(j, entry)) && !lasts(j, number, set))
 	{
-		if (!removes(j->entries[i].kind, body_bytes(j, j->entries[i]), set))
-			continue;
-
 		auto *item = static_cast<char *>(palloc(1 + kMaxNumberBytes + set.key.size()));
 		char *at = item;
 
@@ -107,12 +110,20 @@ queue_entry(const Journal *j, int number)
 		at = put_number(at, set.key.size());
 		memcpy(at, set.key.data(), set.key.size());
 		queued.item = {item, static_cast<size_t>(at - item) + set.key.size()};
-		break;
 	}
 	return queued;
 }
 
 } /* namespace */
+
+bool
+lasts(const Journal *j, int number, const SetBody &set)
+{
+	for (int i = number + 1; i < j->count; ++i)
+		if (removes(j->entries[i].kind, body_bytes(j, j->entries[i]), set))
+			return false;
+	return true;
+}
 
 bool
 removes(ItemKind kind, std::string_view body, const SetBody &set)

@@ -22,6 +22,7 @@
 #include "core/invalidation/event.hpp"
 #include "core/invalidation/glob.hpp"
 #include "core/invalidation/target.hpp"
+#include "ext/invalidation/fence.hpp"
 #include "ext/invalidation/journal.hpp"
 #include "ext/invalidation/value_text.hpp"
 #include "ext/invalidation/watch_rows.hpp"
@@ -445,14 +446,21 @@ compile_watches(Oid root, TupleDesc desc, MemoryContext context)
 	return all;
 }
 
+/* Is there a Redis or a memory tier to tell?  A Redis that is configured later hears of it too. */
+static bool
+told_to_somebody()
+{
+	if (pg::redis_configured())
+		return true;
+	collect_lapse();
+	return fence_available();
+}
+
 void
 watch_row(RelationWatches *all, TupleTableSlot *old_row, TupleTableSlot *new_row)
 {
-	if (!pg::redis_configured())
-	{
-		collect_lapse();
+	if (!told_to_somebody())
 		return;
-	}
 	for (int i = 0; i < all->count; ++i)
 	{
 		CompiledWatch *watch = &all->watches[i];
@@ -468,11 +476,8 @@ watch_row(RelationWatches *all, TupleTableSlot *old_row, TupleTableSlot *new_row
 void
 watch_truncate(RelationWatches *all)
 {
-	if (!pg::redis_configured())
-	{
-		collect_lapse();
+	if (!told_to_somebody())
 		return;
-	}
 	for (int i = 0; i < all->count; ++i)
 	{
 		CompiledWatch *watch = &all->watches[i];

@@ -26,7 +26,8 @@ class Cache:
 
     def __init__(self, name, **settings):
         self.redis = Redis(work(name + "_redis"))
-        options = {"cache_ext.redis_url": f"'{self.redis.url}'"}
+        # What is about Redis must not be answered by memory; memory.py has the tests of that tier.
+        options = {"cache_ext.redis_url": f"'{self.redis.url}'", "cache_ext.memory_size": "0"}
         options.update({k.replace("__", "."): v for k, v in settings.items()})
         # SIGTERM ends a background worker with this code: at shutdown, or when a test sends it.
         self.postgres = Postgres(work(name), options).expect("exited with exit code 1")

@@ -26,6 +26,9 @@ def stale_fill(server, redis, change, after, tags="'{}'"):
         keeper.run("DROP TABLE IF EXISTS product; CREATE TABLE product (id integer PRIMARY KEY, price integer);"
                    "INSERT INTO product VALUES (1, 10)")
         keeper.run("SELECT cache_watch('product', keys => ARRAY['product:{id}'], tags => ARRAY['products'])")
+        keeper.run("SELECT cache_invalidate('product:1')")
+        wait_for("what the last change left in memory is void",
+                 lambda: keeper.value("SELECT pending = 0 FROM invalidation_status"))
         redis.ask("FLUSHALL")
         keeper.run("SELECT pg_advisory_lock(7)")
         get = f"SELECT cache_get('product:1', $q${SLOW}$q$, ttl => '1 hour', tags => {tags})"

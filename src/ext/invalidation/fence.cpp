@@ -1,0 +1,267 @@
+/*-------------------------------------------------------------------------
+ *
+ * fence.cpp
+ *		Generations in shared memory and the locks around a commit; see fence.hpp.
+ *
+ * The locks are advisory ones of our own family, in a mode that writers share, so
+ * nobody ever waits for them.  Generations are raised while the locks are held,
+ * so whoever sees a new generation and no lock sees the transaction as well.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "ext/invalidation/fence.hpp"
+
+#include <algorithm>
+#include <new>
+
+#include "ext/invalidation/queue.hpp"
+#include "pg/settings.hpp"
+
+extern "C" {
+#include "access/transam.h"
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "common/hashfn.h"
+#include "miscadmin.h"
+#include "storage/ipc.h"
+#include "storage/lock.h"
+#include "storage/lwlock.h"
+#include "storage/shmem.h"
+#include "utils/timestamp.h"
+}
+
+namespace cache_ext::invalidation {
+
+namespace {
+
+/* Advisory lock tags of ours differ from the users' in their last field. */
+constexpr uint16 kFenceFamily = 0xCF;
+
+/* A transaction that touches more buckets than this fences everything. */
+constexpr int kMaxFences = 16;
+
+/* Each transaction's sets are compared with all that follows: beyond, values are just not kept. */
+constexpr int kMaxSetsKept = 1000;
+
+struct SharedFence
+{
+	std::atomic<uint64_t> last_unknown_xid; /* 0: not determined yet */
+	tier::Generations generations;
+};
+
+SharedFence *shared = nullptr;
+SetCommitting set_committing = nullptr;
+shmem_request_hook_type previous_request = nullptr;
+shmem_startup_hook_type previous_startup = nullptr;
+
+void
+on_request()
+{
+	if (previous_request != nullptr)
+		previous_request();
+	if (pg::memory_size_kb > 0)
+		RequestAddinShmemSpace(sizeof(SharedFence));
+}
+
+void
+on_startup()
+{
+	bool found;
+
+	if (previous_startup != nullptr)
+		previous_startup();
+	shared = nullptr; /* after a crash the memory is a new one */
+	if (pg::memory_size_kb == 0)
+		return;
+	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
+	shared =
+	    static_cast<SharedFence *>(ShmemInitStruct("cache_ext fence", sizeof(SharedFence), &found));
+	if (!found)
+		new (shared) SharedFence();
+	LWLockRelease(AddinShmemInitLock);
+}
+
+/* Databases are strangers: their equal names begin at different generations. */
+uint32
+generation_of_fine_bucket(uint32 bucket) noexcept
+{
+	return (bucket + murmurhash32(MyDatabaseId)) % tier::kGenerations;
+}
+
+void
+set_fence_tag(LOCKTAG *tag, uint32 generation)
+{
+	SET_LOCKTAG_ADVISORY(*tag, MyDatabaseId, generation, 0, kFenceFamily);
+}
+
+/* The generations that a transaction raises, each once. */
+struct Fences
+{
+	uint32 numbers[kMaxFences];
+	int count;
+};
+
+Fences
+fences_of(const Journal *journal)
+{
+	Fences fences;
+
+	fences.count = 0;
+	for (int i = 0; i < journal->count; ++i)
+	{
+		const Entry &entry = journal->entries[i];
+		uint32 bucket = fine_item_bucket(entry.kind, body_bytes(journal, entry));
+		uint32 number = generation_of_fine_bucket(bucket);
+		uint32 *end = fences.numbers + fences.count;
+
+		if (bucket == kNoFineBucket || std::find(fences.numbers, end, number) != end)
+			continue;
+		if (fences.count == kMaxFences)
+		{
+			fences.numbers[0] = generation_of_all();
+			fences.count = 1;
+			break;
+		}
+		fences.numbers[fences.count++] = number;
+	}
+	return fences;
+}
+
+/*
+ * The transaction that readers with a snapshot compare with.  One without xid
+ * has changed nothing itself; it speaks for whatever has been committed so far.
+ */
+uint64
+invalidating_xid()
+{
+	FullTransactionId xid = GetTopFullTransactionIdIfAny();
+
+	if (FullTransactionIdIsValid(xid))
+		return U64FromFullTransactionId(xid);
+	return U64FromFullTransactionId(ReadNextFullTransactionId()) - 1;
+}
+
+void
+offer_sets(const Journal *journal)
+{
+	if (journal->last_set < 0 || set_committing == nullptr || journal->count > kMaxSetsKept)
+		return;
+	for (int i = 0; i <= journal->last_set; ++i)
+	{
+		const Entry &entry = journal->entries[i];
+		SetBody set;
+
+		if (entry.kind == ItemKind::kSet && set.read(body_bytes(journal, entry)) &&
+		    lasts(journal, i, set))
+			set_committing(set);
+	}
+}
+
+} /* namespace */
+
+void
+register_fence()
+{
+	if (!process_shared_preload_libraries_in_progress)
+		return;
+	previous_request = shmem_request_hook;
+	shmem_request_hook = on_request;
+	previous_startup = shmem_startup_hook;
+	shmem_startup_hook = on_startup;
+}
+
+bool
+fence_available() noexcept
+{
+	return shared != nullptr;
+}
+
+void
+on_set_committing(SetCommitting hook) noexcept
+{
+	set_committing = hook;
+}
+
+void
+raise_fence(const Journal *journal)
+{
+	if (shared == nullptr || journal->count == 0)
+		return;
+
+	Fences fences = fences_of(journal);
+
+	for (int i = 0; i < fences.count; ++i)
+	{
+		LOCKTAG tag;
+
+		set_fence_tag(&tag, fences.numbers[i]);
+		(void) LockAcquire(&tag, RowExclusiveLock, false, false);
+	}
+
+	uint64 xid = invalidating_xid();
+	auto now = static_cast<uint64>(GetCurrentTimestamp());
+
+	for (int i = 0; i < fences.count; ++i)
+		shared->generations.raise(fences.numbers[i], xid, now);
+	offer_sets(journal);
+}
+
+tier::Generations &
+generations() noexcept
+{
+	return shared->generations;
+}
+
+uint32
+generation_of(NameKind kind, std::string_view name) noexcept
+{
+	return generation_of_fine_bucket(fine_bucket_of(kind, name));
+}
+
+uint32
+generation_of_all() noexcept
+{
+	return generation_of_fine_bucket(kFineBucketOfAll);
+}
+
+bool
+fence_is_up(const uint32 *numbers, int count)
+{
+	for (int i = 0; i < count; ++i)
+	{
+		LOCKTAG tag;
+		int holders = 0;
+
+		set_fence_tag(&tag, numbers[i]);
+
+		VirtualTransactionId *who = GetLockConflicts(&tag, ShareLock, &holders);
+
+		/* In recovery, where there is no memory tier, this would be static memory. */
+		pfree(who);
+		if (holders > 0)
+			return true;
+	}
+	return false;
+}
+
+/*
+ * Prepared transactions from before the start may still be open, and the start
+ * itself is too early to know the next transaction's number: the first who asks
+ * determines it.
+ */
+uint64
+last_unknown_xid() noexcept
+{
+	uint64 xid = shared->last_unknown_xid.load();
+
+	if (xid == 0)
+	{
+		uint64 now = U64FromFullTransactionId(ReadNextFullTransactionId()) - 1;
+
+		if (shared->last_unknown_xid.compare_exchange_strong(xid, now))
+			xid = now;
+	}
+	return xid;
+}
+
+} /* namespace cache_ext::invalidation */
