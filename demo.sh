@@ -7,8 +7,7 @@
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/tools/environment.sh"
 
-prepare_environment "postgresql-$PG_MAJOR" "postgresql-server-dev-$PG_MAJOR" redis-server libhiredis-dev g++ make \
-	python3 python3-psycopg2
+prepare_environment
 status=0
 "$PYTHON" "$SOURCE_TREE/bench/demo.py" "$@" || status=$?
 exit $status

@@ -1,16 +1,32 @@
 # What test.sh, demo.sh and bench/run.sh share; to be sourced.
 #
-# prepare_environment PACKAGE... installs the Debian packages that are missing, copies the PostgreSQL
-# installation into a temporary directory, builds cache_ext in a scratch copy of this tree and
-# installs it into that copy.  The system's PostgreSQL, its clusters and any Redis that runs are
-# neither used nor changed.  Afterwards these are set and exported:
+# prepare_environment PACKAGE... installs the Debian packages that are missing (what all three need,
+# and the named ones), copies the PostgreSQL installation into a temporary directory, builds cache_ext
+# in a scratch copy of this tree and installs it into that copy.  The system's PostgreSQL, its clusters
+# and any Redis that runs are neither used nor changed.
+#
+# The environment chooses the PostgreSQL: PG_MAJOR=17 takes Debian's package of that version,
+# PG_CONFIG=/path/to/pg_config any other installation.  SANITIZE=-fsanitize=... builds the extension
+# with these flags and loads their library into the servers.
+#
+# Afterwards these are set and exported:
 #
 #   CACHE_EXT_WORK    the temporary directory; removed when the calling script ends
 #   CACHE_EXT_BIN     the private PostgreSQL's programs
 #   CACHE_EXT_TREE    the scratch copy of this tree, built
+#   CACHE_EXT_PRELOAD what the servers have to load first, for AddressSanitizer
 #   CACHE_EXT_BUILD   a directory for other builds, kept between runs when the clone is writable
 
-PG_MAJOR=${PG_MAJOR:-15}
+# What Debian 12, Debian 13 and later ones package.
+default_major() {
+	case $(. /etc/os-release 2>/dev/null && echo "${VERSION_ID:-}") in 12) echo 15 ;; 13) echo 17 ;; *) echo 18 ;; esac
+}
+
+PG_MAJOR=${PG_MAJOR:-$(default_major)}
+FOREIGN_POSTGRES=${PG_CONFIG:+yes}	# not a Debian package of ours to install
+SYSTEM_PG_CONFIG=${PG_CONFIG:-/usr/lib/postgresql/$PG_MAJOR/bin/pg_config}
+unset PG_CONFIG		# make shall be told the copy's
+SANITIZE=${SANITIZE:-}
 PYTHON=/usr/bin/python3
 SOURCE_TREE=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
@@ -41,7 +57,9 @@ install_packages() {
 	export DEBIAN_FRONTEND=noninteractive
 
 	if ! is_installed redis-server; then fresh_services+=(redis-server); fi
-	if ! is_installed "postgresql-$PG_MAJOR"; then fresh_services+=(postgresql); fi
+	if [ -z "$FOREIGN_POSTGRES" ] && ! is_installed "postgresql-$PG_MAJOR"; then
+		fresh_services+=(postgresql)
+	fi
 
 	if [ -e "$policy" ]; then
 		saved_policy=$(mktemp)
@@ -60,7 +78,7 @@ install_packages() {
 
 	local ok=yes
 	apt-get update -q >"$CACHE_EXT_WORK/apt.log" 2>&1 || true
-	if ! is_installed "postgresql-$PG_MAJOR"; then
+	if [ -z "$FOREIGN_POSTGRES" ] && ! is_installed "postgresql-$PG_MAJOR"; then
 		apt-get install -q -y --no-install-recommends postgresql-common >>"$CACHE_EXT_WORK/apt.log" 2>&1 || ok=no
 		local conf=/etc/postgresql-common/createcluster.conf
 		if [ $ok = yes ]; then
@@ -102,7 +120,7 @@ require_packages() {
 
 # The servers run as this user: initdb refuses root.
 server_user() {
-	if [ "$(id -u)" = 0 ]; then echo postgres; else id -un; fi
+	if [ "$(id -u)" != 0 ]; then id -un; elif id postgres >/dev/null 2>&1; then echo postgres; else echo nobody; fi
 }
 
 # End what a killed test may have left behind, by process id, then remove the directory.
@@ -123,13 +141,14 @@ remove_workspace() {
 
 # PostgreSQL finds its files relative to its programs, so a copy is an installation of its own.
 copy_postgres() {
-	local prefix=$CACHE_EXT_WORK/postgres part
-	[ -x "/usr/lib/postgresql/$PG_MAJOR/bin/postgres" ] || fail "PostgreSQL $PG_MAJOR is not in /usr/lib/postgresql"
-	for part in "lib/postgresql/$PG_MAJOR" "share/postgresql/$PG_MAJOR" include/postgresql; do
-		mkdir -p "$prefix/usr/$(dirname "$part")"
-		cp -a "/usr/$part" "$prefix/usr/$(dirname "$part")/"
+	local prefix=$CACHE_EXT_WORK/postgres part directory
+	for part in bindir pkglibdir sharedir pkgincludedir; do
+		directory=$("$SYSTEM_PG_CONFIG" "--$part")
+		mkdir -p "$prefix$directory"
+		cp -a "$directory/." "$prefix$directory/"
 	done
-	export CACHE_EXT_BIN=$prefix/usr/lib/postgresql/$PG_MAJOR/bin
+	CACHE_EXT_BIN=$prefix$("$SYSTEM_PG_CONFIG" --bindir)
+	export CACHE_EXT_BIN
 }
 
 # Objects of the last run move into a fresh copy of the sources, so make repeats only what changed.
@@ -152,7 +171,7 @@ copy_tree() {
 }
 
 build_extension() {
-	local make=(make --no-print-directory -C "$CACHE_EXT_TREE" PG_CONFIG="$CACHE_EXT_BIN/pg_config")
+	local make=(make --no-print-directory -C "$CACHE_EXT_TREE" PG_CONFIG="$CACHE_EXT_BIN/pg_config" SANITIZE="$SANITIZE")
 	quietly "$CACHE_EXT_WORK/build.log" "${make[@]}" -j"$(nproc)"
 	quietly "$CACHE_EXT_WORK/install.log" "${make[@]}" install
 }
@@ -164,9 +183,13 @@ prepare_environment() {
 	trap remove_workspace EXIT
 	trap 'exit 130' INT TERM
 
-	require_packages "$@"
+	local server_packages=()
+	[ -n "$FOREIGN_POSTGRES" ] || server_packages=("postgresql-$PG_MAJOR" "postgresql-server-dev-$PG_MAJOR")
+	require_packages "${server_packages[@]}" redis-server libhiredis-dev g++ make python3 python3-psycopg2 "$@"
+	[ -x "$SYSTEM_PG_CONFIG" ] || fail "there is no $SYSTEM_PG_CONFIG"
 
-	CACHE_EXT_BUILD=$SOURCE_TREE/build
+	# Objects fit one server and one set of flags.
+	CACHE_EXT_BUILD=$SOURCE_TREE/build/$({ "$SYSTEM_PG_CONFIG" --version --configure; echo "$SANITIZE"; } | cksum | cut -d' ' -f1)
 	if ! mkdir -p "$CACHE_EXT_BUILD/probe" 2>/dev/null || ! rmdir "$CACHE_EXT_BUILD/probe" 2>/dev/null; then
 		CACHE_EXT_BUILD=$CACHE_EXT_WORK/build
 		mkdir -p "$CACHE_EXT_BUILD"
@@ -176,11 +199,14 @@ prepare_environment() {
 	exec 9>"$CACHE_EXT_BUILD/lock"
 	flock 9
 
-	say "building cache_ext against a private copy of PostgreSQL $PG_MAJOR in $CACHE_EXT_WORK"
+	say "building cache_ext against a private copy of $("$SYSTEM_PG_CONFIG" --version) in $CACHE_EXT_WORK"
 	copy_postgres
 	copy_tree
 	build_extension
 	CACHE_EXT_SERVER_USER=$(server_user)
 	export CACHE_EXT_SERVER_USER
+	case $SANITIZE in
+	*address*) export CACHE_EXT_PRELOAD="$(${CXX:-g++} -print-file-name=libasan.so)" ;;
+	esac
 	unset PGHOST PGPORT PGUSER PGDATABASE PGPASSWORD PGSERVICE PGOPTIONS PGDATA REDIS_URL REDIS_HOST REDIS_PORT REDIS_PASSWORD
 }

@@ -93,6 +93,12 @@ struct OpenOutbox
 void
 insert_outbox_rows(const NewRow *rows, int count)
 {
+	/* A table with values out of line asks for one, and at PRE_COMMIT there is none any more. */
+	bool pushed = !ActiveSnapshotSet();
+
+	if (pushed)
+		PushActiveSnapshot(GetTransactionSnapshot());
+
 	OpenOutbox outbox(RowExclusiveLock);
 	IndexInfo *info = BuildIndexInfo(outbox.index);
 	CommandId command = GetCurrentCommandId(true);
@@ -145,6 +151,8 @@ insert_outbox_rows(const NewRow *rows, int count)
 	for (int i = 0; i < slot_count; ++i)
 		ExecDropSingleTupleTableSlot(slots[i]);
 	outbox.close();
+	if (pushed)
+		PopActiveSnapshot();
 }
 
 static IndexScanDesc
