@@ -152,7 +152,9 @@ RESET ROLE;
 SET cache_ext.redis_url = 'redis://:hunter2@host:port';
 SET cache_ext.redis_url = 'rediss://:hunter2@host';
 SET cache_ext.redis_url = 'redis://:hunter2@host/one';
+\set VERBOSITY sqlstate
 SET cache_ext.default_ttl = 0;
+\set VERBOSITY default
 SET cache_ext.no_such_setting = 1;
 
 DROP OWNED BY regress_cache_reader;

@@ -97,6 +97,9 @@ def installcheck(tally, level, variables, diffs):
                       f"PG_CONFIG={harness.program('pg_config')}"] + variables, env=environment)
         found = re.findall(r"^test (\S+)\s+\.\.\. (ok|FAILED)\D*(\d+) ms", result.stdout, re.M)
         found += re.findall(r"^(?:test)? {5,}(\S+)\s+\.\.\. (ok|FAILED)\D*(\d+) ms", result.stdout, re.M)
+        # PostgreSQL 16 and later
+        found += [(name, verdict, milliseconds) for verdict, name, milliseconds
+                  in re.findall(r"^(ok|not ok) \d+ +[-+] (\S+)\s+(\d+) ms", result.stdout, re.M)]
         for name, verdict, milliseconds in found:
             tally.note(level, name, verdict == "ok", int(milliseconds) / 1000)
         if result.returncode != 0:

@@ -26,7 +26,6 @@ extern "C" {
 #include "utils/float.h"
 #include "utils/guc.h"
 #include "utils/guc_tables.h"
-#include "utils/pg_locale.h"
 #include "utils/rls.h"
 #include "utils/xml.h"
 }
@@ -90,9 +89,9 @@ current_audience(bool by_settings)
 	add_number(&digester, Array_nulls);
 	add_number(&digester, Transform_null_equals);
 	add_number(&digester, standard_conforming_strings);
-	add_text(&digester, locale_monetary);
-	add_text(&digester, locale_numeric);
-	add_text(&digester, locale_time);
+	/* By name: pg_locale.h wants ICU's headers, which building an extension need not. */
+	for (const char *name : {"lc_monetary", "lc_numeric", "lc_time"})
+		add_text(&digester, pg::call([&] { return GetConfigOption(name, false, false); }));
 	add_text(&digester, TSCurrentConfig);
 	if (by_settings)
 	{
