@@ -44,6 +44,25 @@ END $$;
 SELECT cache_test.fresh();
 DELETE FROM cache_test.vendor WHERE id = 3;
 
+-- the rest of the family reads NULL as NULL, and finds nothing where nothing is
+SELECT cache_exists(NULL) IS NULL AS exists, cache_ttl(NULL) IS NULL AS ttl, cache_ttl('absent') IS NULL AS absent,
+       cache_exists('absent') AS there, cache_expire('absent', '1 s') AS expired;
+SELECT * FROM cache_get_many(NULL);
+SELECT * FROM cache_get_many('{NULL,absent}');
+SELECT cache_keys(NULL);
+BEGIN;
+SELECT cache_set_many('{"a": "text \n", "b": {"deep": [1, null]}, "c": 1.50, "d": true}', ttl => '1 h', tags => '{t}');
+SELECT * FROM cache_get_many('{d,c,x,b,a}');
+SELECT cache_ttl('a') BETWEEN '50 min' AND '1 h' AS ttl, cache_exists('b') AS there, cache_add('c', 'x') AS added;
+SELECT cache_delete('b');
+SELECT cache_get('b') IS NULL AS deleted;
+SAVEPOINT s;
+SELECT cache_clear();
+SELECT cache_get('a') IS NULL AS cleared;
+ROLLBACK TO s;
+SELECT cache_get('a');
+ROLLBACK;
+
 -- errors, by their codes
 \set VERBOSITY sqlstate
 SELECT cache_get('');
@@ -65,6 +84,28 @@ SELECT cache_set('k', 'x', tags => '{NULL}');
 SELECT cache_delete('a', NULL);
 SELECT cache_delete(VARIADIC NULL);
 SELECT cache_delete('');
+SELECT cache_set_many(NULL);
+SELECT cache_set_many('[]');
+SELECT cache_set_many('{"a": null}');
+SELECT cache_set_many('{"": 1}');
+SELECT cache_set_many('{"v:1": 1}');
+SELECT cache_set_many('{"a": 1}', ttl => '0');
+SELECT cache_set_many('{"a": 1}', tags => '{NULL}');
+SELECT cache_add(NULL, 'x');
+SELECT cache_add('k', NULL);
+SELECT cache_add('', 'x');
+SELECT cache_add('k', 'x', ttl => '0');
+SELECT cache_get_many('{a,""}');
+SELECT cache_exists('');
+SELECT cache_ttl(repeat('x', 10000));
+SELECT cache_expire(NULL, '1 s');
+SELECT cache_expire('k', NULL);
+SELECT cache_expire('k', '-1 s');
+SELECT cache_incr(NULL);
+SELECT cache_incr('k', NULL);
+SELECT cache_incr('l:1');
+SELECT cache_keys('');
+SELECT cache_keys(repeat('*', 100));
 
 -- exactly one SELECT
 SELECT cache_get('k', '');
@@ -106,6 +147,9 @@ BEGIN READ ONLY;
 SELECT cache_get('k', 'SELECT 1 AS x');
 SELECT cache_delete('k');
 ROLLBACK;
+-- what happens at once cannot hide in a query either
+SELECT cache_get('k', $$SELECT cache_incr('n')$$, ttl => '1 s');
+SELECT cache_get('k', $$SELECT cache_add('n', 'x')$$, ttl => '1 s');
 -- volatile functions only with a ttl
 SELECT cache_get('k', 'SELECT random()');
 SELECT cache_get('k', 'SELECT random() < 2 AS x', ttl => '1 s');

@@ -359,6 +359,41 @@ COMMENT ON FUNCTION cache_set(text, text, interval, text[], text) IS
 
 REVOKE ALL ON FUNCTION cache_set(text, text, interval, text[], text) FROM PUBLIC;   -- chooses what others read
 
+CREATE FUNCTION cache_set_many(
+    entries jsonb,
+    ttl interval DEFAULT NULL,
+    tags text[] DEFAULT '{}'
+) RETURNS void
+    AS 'MODULE_PATHNAME', 'cache_ext_set_many'
+    LANGUAGE C VOLATILE PARALLEL UNSAFE;
+
+COMMENT ON FUNCTION cache_set_many(jsonb, interval, text[]) IS
+    'when this transaction commits, replace what is cached under each key of the object by its value: a string as it is, anything else as JSON';
+
+REVOKE ALL ON FUNCTION cache_set_many(jsonb, interval, text[]) FROM PUBLIC;   -- chooses what others read
+
+CREATE FUNCTION cache_add(key text, value text, ttl interval DEFAULT NULL) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'cache_ext_add'
+    LANGUAGE C VOLATILE PARALLEL UNSAFE;
+
+COMMENT ON FUNCTION cache_add(text, text, interval) IS
+    'at once, store the value if nothing is cached under key; false if something was';
+
+REVOKE ALL ON FUNCTION cache_add(text, text, interval) FROM PUBLIC;   -- chooses what others read
+
+CREATE FUNCTION cache_get_many(
+    keys text[],
+    OUT key text,
+    OUT value text
+) RETURNS SETOF record
+    AS 'MODULE_PATHNAME', 'cache_ext_get_many'
+    LANGUAGE C VOLATILE PARALLEL UNSAFE COST 1000 ROWS 10;
+
+COMMENT ON FUNCTION cache_get_many(text[]) IS
+    'the keys that are cached and their values, in the order asked; nothing is loaded';
+
+REVOKE ALL ON FUNCTION cache_get_many(text[]) FROM PUBLIC;   -- reads what others cached
+
 CREATE FUNCTION cache_delete(VARIADIC keys text[]) RETURNS bigint
     AS 'MODULE_PATHNAME', 'cache_ext_delete'
     LANGUAGE C VOLATILE PARALLEL UNSAFE;
@@ -367,6 +402,58 @@ COMMENT ON FUNCTION cache_delete(text[]) IS
     'when this transaction commits, remove what is cached under the keys; returns how many keys were named';
 
 REVOKE ALL ON FUNCTION cache_delete(text[]) FROM PUBLIC;   -- empties what others rely on
+
+CREATE FUNCTION cache_exists(key text) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'cache_ext_exists'
+    LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE COST 1000;
+
+COMMENT ON FUNCTION cache_exists(text) IS 'is something cached under key?';
+
+REVOKE ALL ON FUNCTION cache_exists(text) FROM PUBLIC;   -- tells what others cached
+
+CREATE FUNCTION cache_ttl(key text) RETURNS interval
+    AS 'MODULE_PATHNAME', 'cache_ext_ttl'
+    LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE COST 1000;
+
+COMMENT ON FUNCTION cache_ttl(text) IS 'how much longer the entry lives, NULL when there is none';
+
+REVOKE ALL ON FUNCTION cache_ttl(text) FROM PUBLIC;   -- tells what others cached
+
+CREATE FUNCTION cache_expire(key text, ttl interval) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'cache_ext_expire'
+    LANGUAGE C VOLATILE PARALLEL UNSAFE;
+
+COMMENT ON FUNCTION cache_expire(text, interval) IS
+    'at once, let the entry live for so long from now; false when there is none';
+
+REVOKE ALL ON FUNCTION cache_expire(text, interval) FROM PUBLIC;   -- changes what others rely on
+
+CREATE FUNCTION cache_incr(key text, by bigint DEFAULT 1) RETURNS bigint
+    AS 'MODULE_PATHNAME', 'cache_ext_incr'
+    LANGUAGE C VOLATILE PARALLEL UNSAFE;
+
+COMMENT ON FUNCTION cache_incr(text, bigint) IS
+    'at once, add to the number under key, from 0 when there is none, and return the sum';
+
+REVOKE ALL ON FUNCTION cache_incr(text, bigint) FROM PUBLIC;   -- changes what others rely on
+
+CREATE FUNCTION cache_keys(pattern text DEFAULT '*') RETURNS SETOF text
+    AS 'MODULE_PATHNAME', 'cache_ext_keys'
+    LANGUAGE C VOLATILE PARALLEL UNSAFE ROWS 1000;
+
+COMMENT ON FUNCTION cache_keys(text) IS
+    'names in the cache that match the glob pattern, void entries included, sessions not';
+
+REVOKE ALL ON FUNCTION cache_keys(text) FROM PUBLIC;   -- tells what others cached
+
+CREATE FUNCTION cache_clear() RETURNS void
+    AS 'MODULE_PATHNAME', 'cache_ext_clear'
+    LANGUAGE C VOLATILE PARALLEL UNSAFE;
+
+COMMENT ON FUNCTION cache_clear() IS
+    'when this transaction commits, every own entry of this database is void; sessions and other people''s keys stay';
+
+REVOKE ALL ON FUNCTION cache_clear() FROM PUBLIC;   -- empties every user's cache
 
 ---------------------------------------------------------------------------
 -- The worker

@@ -35,7 +35,7 @@ encode(const Envelope &envelope)
 	if (envelope.tags.size() > kMaxTags)
 		throw Error(kInvalidParameterValue, "too many tags for one cache entry");
 
-	out.reserve(96 + envelope.key.size() + envelope.payload.size());
+	out.reserve(128 + envelope.key.size() + envelope.payload.size());
 	out.append(kMagic);
 	out.push_back(kVersion);
 	out.push_back(static_cast<char>(envelope.by_settings ? kBySettings : 0));
@@ -43,6 +43,8 @@ encode(const Envelope &envelope)
 	out.append(envelope.token.incarnation.bytes());
 	out.append(envelope.token.versions.bytes());
 	out.append(envelope.audience.bytes());
+	put_number(&out, envelope.made_at, 8);
+	put_number(&out, envelope.fresh_ms, 8);
 	put_number(&out, envelope.key.size(), 4);
 	out.append(envelope.key);
 	put_number(&out, envelope.tags.size(), 2);
@@ -129,6 +131,8 @@ decode(std::string_view bytes)
 	envelope.token.incarnation = scanner.digest();
 	envelope.token.versions = scanner.digest();
 	envelope.audience = scanner.digest();
+	envelope.made_at = scanner.number(8);
+	envelope.fresh_ms = scanner.number(8);
 	envelope.key = scanner.take(scanner.number(4));
 
 	uint64_t tags = scanner.number(2);

@@ -36,6 +36,8 @@ struct Envelope
 	Token token;
 	Digest audience;      /* kEverybody, or whose query made the value */
 	bool by_settings;     /* the audience covers the session's own settings too */
+	uint64_t made_at;     /* milliseconds since 1970, 0: not said */
+	uint64_t fresh_ms;    /* how long it may be given; 0: as long as Redis keeps it */
 	std::string_view key; /* with the prefix: exactly the name in Redis */
 	std::vector<std::string_view> tags;
 	std::string_view payload;

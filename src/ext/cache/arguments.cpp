@@ -19,24 +19,25 @@ extern "C" {
 
 namespace cache_ext::cache {
 
-constexpr int64 kMaxTtlMs = INT64CONST(10000) * 366 * 24 * 3600 * 1000;
-
 void
 refuse_null(const char *what)
 {
 	ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED), errmsg("%s must not be null", what)));
 }
 
-/* Where the cache keeps versions and the floor, a value would break them. */
+bool
+is_reserved(std::string_view name) noexcept
+{
+	if (name.size() > 2 && (name.substr(0, 2) == "v:" || name.substr(0, 2) == "l:"))
+		return name.find_first_not_of("0123456789", 2) == std::string_view::npos;
+	return name == "floor";
+}
+
 void
 check_key(std::string_view key)
 {
-	bool reserved = key == "floor";
-
 	invalidation::check_name(key, "cache key");
-	if (key.size() > 2 && key.substr(0, 2) == "v:")
-		reserved = key.find_first_not_of("0123456789", 2) == std::string_view::npos;
-	if (reserved)
+	if (is_reserved(key))
 		ereport(ERROR,
 		        (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 		         errmsg("cache key \"%.*s\" is reserved", static_cast<int>(key.size()), key.data()),
@@ -122,6 +123,28 @@ keys_argument(FunctionCallInfo fcinfo, int number)
 
 	for (int i = 0; i < keys.count; ++i)
 		check_key(keys.names[i]);
+	return keys;
+}
+
+Names
+optional_keys_argument(FunctionCallInfo fcinfo, int number)
+{
+	Datum *elements;
+	bool *nulls;
+	int count;
+	Names keys = {nullptr, 0};
+
+	if (PG_ARGISNULL(number))
+		return keys;
+	deconstruct_array(PG_GETARG_ARRAYTYPE_P(number), TEXTOID, -1, false, TYPALIGN_INT, &elements,
+	                  &nulls, &count);
+	keys.names = static_cast<std::string_view *>(palloc(sizeof(std::string_view) * Max(count, 1)));
+	for (int i = 0; i < count; ++i)
+		if (!nulls[i])
+		{
+			keys.names[keys.count] = pg::view(DatumGetTextPP(elements[i]));
+			check_key(keys.names[keys.count++]);
+		}
 	return keys;
 }
 

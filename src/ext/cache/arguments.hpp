@@ -13,6 +13,12 @@
 
 namespace cache_ext::cache {
 
+/* The longest life of an entry: 10,000 years. */
+constexpr int64 kMaxTtlMs = INT64CONST(10000) * 366 * 24 * 3600 * 1000;
+
+/* Versions, leases and the floor lie under these names: a value there would break them. */
+bool is_reserved(std::string_view name) noexcept;
+
 /* All of these may raise: call them with no C++ object alive that has a destructor. */
 
 /* 22004: for the arguments of what writes. */
@@ -38,6 +44,7 @@ struct Names
 /* The elements of a text array in the current context; a NULL array is an empty one. */
 Names names_argument(FunctionCallInfo fcinfo, int number, const char *what);
 Names keys_argument(FunctionCallInfo fcinfo, int number);
+Names optional_keys_argument(FunctionCallInfo fcinfo, int number); /* NULLs left out */
 Names tags_argument(FunctionCallInfo fcinfo, int number);
 
 bool is_too_large(size_t size);

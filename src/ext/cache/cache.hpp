@@ -24,6 +24,9 @@ std::string full_key(std::string_view name);
 /* 16 bytes for a version key that no one has used before; raises when there is no randomness. */
 std::string fresh_nonce();
 
+/* Milliseconds since 1970, as the envelope counts them. */
+int64 now_ms() noexcept;
+
 /*
  * Milliseconds an entry lives: the asked ones, or cache_ext.default_ttl for
  * none (0), shortened by up to a tenth so that entries made together do not

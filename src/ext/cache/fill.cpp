@@ -24,14 +24,6 @@ namespace cache_ext::cache {
 
 using redis::Reply;
 
-/*
- * A connection has one set of watched keys.  Each WATCH and each end of one
- * gets a number, so that a fill whose watch somebody else has ended (a nested
- * cache_get in its query) knows that it is no longer guarded.
- */
-static uint64 last_watch = 0;
-static bool watching = false;
-
 Fill::Fill(std::string_view key, const std::vector<std::string_view> &tags, bool plain)
     : key_(key), tags_(tags), plain_(plain), buckets_(buckets_of(key, tags)),
       redis_key_(full_key(key))
@@ -108,28 +100,11 @@ bool
 Fill::begin_plain(const Trust &trust)
 {
 	std::vector<std::string> names;
-	std::vector<std::string_view> arguments{"WATCH"};
-	redis::Request request;
 	pg::RedisServer server;
 
 	add_version_keys(&names, buckets_);
-	arguments.insert(arguments.end(), names.begin(), names.end());
-	if (watching)
-		request.add({"UNWATCH"});
-	request.add(arguments);
-
-	auto replies = ask(request, &server);
-
-	watching = false;
-	watch_ = ++last_watch;
-	if (!replies)
+	if (!watch_.begin(names, &server))
 		return false;
-	if (!replies->back().is_ok())
-	{
-		note_refusal(replies->back());
-		return false;
-	}
-	watching = true;
 	seen_.connection = server.connection;
 	return server.identified && knows_deliveries(trust, server);
 }
@@ -170,15 +145,17 @@ Fill::make_durable() const
 }
 
 std::string
-Fill::envelope(std::string_view value, bool by_settings) const
+Fill::sealed(std::string_view value, const Storing &how) const
 {
 	Envelope envelope{};
 
 	envelope.token.name_space = current_namespace(seen_.epoch);
 	envelope.token.incarnation = seen_.incarnation;
 	envelope.token.versions = seen_.versions;
-	envelope.audience = current_audience(by_settings);
-	envelope.by_settings = by_settings;
+	envelope.audience = how.audience;
+	envelope.by_settings = how.by_settings;
+	envelope.made_at = static_cast<uint64>(now_ms());
+	envelope.fresh_ms = static_cast<uint64>(how.stale_ms > 0 ? how.ttl_ms : 0);
 	envelope.key = redis_key_;
 	envelope.tags = tags_;
 	envelope.payload = value;
@@ -186,24 +163,22 @@ Fill::envelope(std::string_view value, bool by_settings) const
 }
 
 void
-Fill::finish(std::string_view value, int64 ttl_ms, bool by_settings)
+Fill::finish(std::string_view value, const Storing &how)
 {
-	std::string ttl = std::to_string(ttl_ms);
-	redis::Request request;
+	std::string life = std::to_string(how.ttl_ms + how.stale_ms);
 
-	if (pg::redis_connection() != seen_.connection || (plain_ && watch_ != last_watch))
+	if (pg::redis_connection() != seen_.connection)
 		return;
 	make_durable();
 	if (plain_)
 	{
-		request.add({"MULTI"});
-		request.add({"SET", redis_key_, value, "PX", ttl});
-		request.add({"EXEC"});
-		watching = false;
-		++last_watch;
+		(void) watch_.execute({"SET", redis_key_, value, "PX", life});
+		return;
 	}
-	else
-		request.add({"SET", redis_key_, envelope(value, by_settings), "PX", ttl});
+
+	redis::Request request;
+
+	request.add({"SET", redis_key_, sealed(value, how), "PX", life});
 
 	/* Only ever on the connection that the versions came from. */
 	auto replies = ask(request, nullptr, seen_.connection);

@@ -89,21 +89,26 @@ is_for_us(const Envelope &envelope)
 	       envelope.audience == current_audience(envelope.by_settings);
 }
 
-/* One look at the key with the buckets that these tags give. */
+/* A key, and the buckets that it has with the tags it is believed to have. */
+struct Question
+{
+	std::string_view key;
+	std::vector<uint32> buckets;
+};
+
+/* One look at one key. */
 struct Attempt
 {
 	Lookup lookup;
 	bool other_tags = false; /* the entry has tags that were not looked at */
 };
 
-static Lookup
-unavailable()
+/* What is known before the entries themselves are judged. */
+struct Circumstances
 {
-	Lookup lookup;
-
-	lookup.outcome = Lookup::Outcome::kUnavailable;
-	return lookup;
-}
+	Trust trust;
+	pg::RedisServer server;
+};
 
 /* A value without envelope: another application's, or stored for one. */
 static void
@@ -119,20 +124,28 @@ judge_bare(Attempt *attempt)
 		});
 		return;
 	}
+	attempt->lookup.bare = true;
 	attempt->lookup.outcome = Lookup::Outcome::kHit;
 }
 
-static void
-judge_envelope(const Envelope &envelope, const Trust &trust, const pg::RedisServer &server,
-               const std::optional<Digest> &versions, const std::vector<uint32> &buckets,
-               std::string_view key, Attempt *attempt)
+static bool
+is_over(const Age &age)
 {
-	if (envelope.key != full_key(key))
+	return age.fresh_ms > 0 && age.made_at > 0 && now_ms() >= age.made_at + age.fresh_ms;
+}
+
+static void
+judge_envelope(const Envelope &envelope, const Circumstances &now,
+               const std::optional<Digest> &versions, const Question &question, Attempt *attempt)
+{
+	Lookup &lookup = attempt->lookup;
+
+	if (envelope.key != full_key(question.key))
 		return;
-	if (envelope.token.name_space != current_namespace(trust.epoch) ||
-	    envelope.token.incarnation != server.incarnation || !is_for_us(envelope))
+	if (envelope.token.name_space != current_namespace(now.trust.epoch) ||
+	    envelope.token.incarnation != now.server.incarnation || !is_for_us(envelope))
 		return;
-	if (buckets_of(key, envelope.tags) != buckets)
+	if (buckets_of(question.key, envelope.tags) != question.buckets)
 	{
 		attempt->other_tags = true;
 		return;
@@ -140,34 +153,119 @@ judge_envelope(const Envelope &envelope, const Trust &trust, const pg::RedisServ
 	if (!versions || envelope.token.versions != *versions || !is_valid_text(envelope.payload))
 		return;
 	/* The payload is the envelope's last part. */
-	attempt->lookup.value_at = attempt->lookup.storage.text.size() - envelope.payload.size();
-	attempt->lookup.outcome = Lookup::Outcome::kHit;
+	lookup.value_at = lookup.storage.text.size() - envelope.payload.size();
+	lookup.age.made_at = static_cast<int64>(envelope.made_at);
+	lookup.age.fresh_ms = static_cast<int64>(envelope.fresh_ms);
+	lookup.outcome = is_over(lookup.age) ? Lookup::Outcome::kStale : Lookup::Outcome::kHit;
 }
 
-static Attempt
-attempt(std::string_view key, const std::vector<uint32> &buckets)
+static void
+judge(Reply &&value, const Circumstances &now, const std::optional<Digest> &versions,
+      const Question &question, Attempt *attempt)
 {
-	Attempt result;
-	Trust trust = look_at_outbox(buckets);
+	attempt->lookup.outcome = Lookup::Outcome::kMiss;
+	if (versions)
+		attempt->lookup.seen = {now.server.connection, now.trust.epoch, now.server.incarnation,
+		                        *versions, question.buckets};
+	if (!value.is_string())
+		return;
 
-	if (!trust.trusted)
+	/* The envelope's views point into the storage where it is now. */
+	attempt->lookup.storage = std::move(value);
+	if (auto envelope = decode(attempt->lookup.storage.text))
+		judge_envelope(*envelope, now, versions, question, attempt);
+	else if (!looks_like_envelope(attempt->lookup.storage.text))
+		judge_bare(attempt);
+}
+
+/*
+ * Which of the questions may be put to Redis?  One look at the outbox for all of
+ * them is the rule; only when it finds something each is looked at for itself.
+ */
+static std::vector<size_t>
+trusted_ones(const std::vector<Question> &questions, std::vector<uint32> *buckets, Trust *trust)
+{
+	std::vector<size_t> trusted;
+
+	for (size_t i = 0; i < questions.size(); ++i)
 	{
-		result.lookup = unavailable();
-		return result;
+		trusted.push_back(i);
+		buckets->insert(buckets->end(), questions[i].buckets.begin(), questions[i].buckets.end());
 	}
+	if (questions.size() > 1)
+	{
+		std::sort(buckets->begin(), buckets->end());
+		buckets->erase(std::unique(buckets->begin(), buckets->end()), buckets->end());
+	}
+	*trust = look_at_outbox(*buckets);
+	if (trust->trusted)
+		return trusted;
+	trusted.clear();
+	for (size_t i = 0; i < questions.size() && questions.size() > 1; ++i)
+	{
+		Trust alone = look_at_outbox(questions[i].buckets);
 
-	std::vector<std::string> names{full_key(key)};
-	pg::RedisServer server;
+		if (!alone.trusted)
+			continue;
+		*trust = alone;
+		trusted.push_back(i);
+	}
+	return trusted;
+}
+
+/* The versions of a question among those of all. */
+static std::optional<Digest>
+versions_of(const Question &question, const std::vector<uint32> &buckets, const Reply &reply,
+            size_t first)
+{
+	VersionDigester digester;
+
+	for (uint32 bucket : question.buckets)
+	{
+		size_t at = static_cast<size_t>(std::lower_bound(buckets.begin(), buckets.end(), bucket) -
+		                                buckets.begin());
+		const Reply &version = reply.elements[first + at];
+
+		if (!version.is_string())
+			return std::nullopt;
+		digester.add(bucket, version.text);
+	}
+	return digester.finish();
+}
+
+static std::vector<Attempt>
+attempt(const std::vector<Question> &questions, bool with_left)
+{
+	std::vector<Attempt> results(questions.size());
+	std::vector<uint32> buckets;
+	Circumstances now;
+
+	for (Attempt &result : results)
+		result.lookup.outcome = Lookup::Outcome::kUnavailable;
+
+	std::vector<size_t> asked = trusted_ones(questions, &buckets, &now.trust);
+
+	if (asked.empty())
+		return results;
+
+	std::vector<std::string> names;
+
+	for (size_t i : asked)
+		names.push_back(full_key(questions[i].key));
+
+	size_t keys = names.size();
 
 	add_version_keys(&names, buckets);
 
-	auto replies = ask(mget(names), &server);
+	redis::Request request = mget(names);
 
-	if (!replies || !server.identified || !knows_deliveries(trust, server))
-	{
-		result.lookup = unavailable();
-		return result;
-	}
+	for (size_t i = 0; with_left && i < keys; ++i)
+		request.add({"PTTL", names[i]});
+
+	auto replies = ask(request, &now.server);
+
+	if (!replies || !now.server.identified || !knows_deliveries(now.trust, now.server))
+		return results;
 
 	Reply &reply = replies->front();
 
@@ -177,25 +275,18 @@ attempt(std::string_view key, const std::vector<uint32> &buckets)
 			note_refusal(reply);
 		else
 			pg::redis_disconnect();
-		result.lookup = unavailable();
-		return result;
+		return results;
 	}
+	for (size_t n = 0; n < keys; ++n)
+	{
+		const Question &question = questions[asked[n]];
 
-	std::optional<Digest> versions = digest_versions(reply, 1, buckets);
-
-	if (versions)
-		result.lookup.seen = {server.connection, trust.epoch, server.incarnation, *versions,
-		                      buckets};
-	if (!reply.elements[0].is_string())
-		return result;
-
-	/* The envelope's views point into the storage where it is now. */
-	result.lookup.storage = std::move(reply.elements[0]);
-	if (auto envelope = decode(result.lookup.storage.text))
-		judge_envelope(*envelope, trust, server, versions, buckets, key, &result);
-	else if (!looks_like_envelope(result.lookup.storage.text))
-		judge_bare(&result);
-	return result;
+		judge(std::move(reply.elements[n]), now, versions_of(question, buckets, reply, keys),
+		      question, &results[asked[n]]);
+		if (with_left)
+			results[asked[n]].lookup.age.left_ms = (*replies)[1 + n].integer;
+	}
+	return results;
 }
 
 /*
@@ -203,18 +294,55 @@ attempt(std::string_view key, const std::vector<uint32> &buckets)
  * for, everything starts again with the entry's list, the look at the outbox
  * included, because that must come before the versions are read.
  */
+static std::vector<Lookup>
+look_up(std::vector<Question> &&questions, bool with_left)
+{
+	std::vector<Attempt> attempts = attempt(questions, with_left);
+	std::vector<Question> again;
+	std::vector<size_t> places;
+	std::vector<Lookup> found;
+
+	for (size_t i = 0; i < attempts.size(); ++i)
+		if (attempts[i].other_tags)
+		{
+			again.push_back(
+			    {questions[i].key, buckets_of(questions[i].key, attempts[i].lookup.tags())});
+			places.push_back(i);
+		}
+	if (!again.empty())
+	{
+		std::vector<Attempt> second = attempt(again, with_left);
+
+		for (size_t i = 0; i < second.size(); ++i)
+			attempts[places[i]] = std::move(second[i]);
+	}
+	for (Attempt &each : attempts)
+		found.push_back(std::move(each.lookup));
+	return found;
+}
+
 Lookup
 look_up(std::string_view key, const std::vector<std::string_view> &tags)
 {
-	Attempt first = attempt(key, buckets_of(key, tags));
+	return std::move(look_up({{key, buckets_of(key, tags)}}, false).front());
+}
 
-	if (!first.other_tags)
-		return std::move(first.lookup);
+std::vector<Lookup>
+look_up_many(const std::vector<std::string_view> &keys, bool with_left)
+{
+	std::vector<Question> questions;
 
-	auto envelope = decode(first.lookup.storage.text);
-	Attempt second = attempt(key, buckets_of(key, envelope->tags));
+	for (std::string_view key : keys)
+		questions.push_back({key, buckets_of(key, {})});
+	return look_up(std::move(questions), with_left);
+}
 
-	return std::move(second.lookup);
+std::vector<std::string_view>
+Lookup::tags() const
+{
+	auto envelope = decode(storage.text);
+
+	return envelope ? std::move(envelope->tags) : std::vector<std::string_view>();
 }
 
 } /* namespace cache_ext::cache */

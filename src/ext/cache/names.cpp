@@ -17,6 +17,7 @@ extern "C" {
 #include "access/xlog.h"
 #include "access/xlogrecovery.h"
 #include "common/pg_prng.h"
+#include "utils/timestamp.h"
 }
 
 namespace cache_ext::cache {
@@ -76,6 +77,12 @@ fresh_nonce()
 			        (errcode(ERRCODE_INTERNAL_ERROR), errmsg("could not generate random values")));
 		});
 	return nonce;
+}
+
+int64
+now_ms() noexcept
+{
+	return timestamptz_to_time_t(0) * INT64CONST(1000) + GetCurrentTimestamp() / 1000;
 }
 
 int64

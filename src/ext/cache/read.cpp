@@ -146,7 +146,7 @@ load(const Ask &ask, bool share, bool redis, const std::vector<std::string_view>
 
 		remember(ask, token, tags, value, answer, ttl_ms);
 		if (fill)
-			fill->finish(value, ttl_ms, answer.by_settings);
+			fill->finish(value, {ttl_ms, 0, current_audience(answer.by_settings), answer.by_settings});
 	}
 	return value;
 }

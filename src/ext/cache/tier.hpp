@@ -15,6 +15,7 @@
 
 #include "core/base/digest.hpp"
 #include "core/redis/reply.hpp"
+#include "ext/cache/redis_watch.hpp"
 #include "pg/server.hpp"
 
 namespace cache_ext::cache {
@@ -47,6 +48,14 @@ struct Seen
 	std::vector<uint32> buckets;
 };
 
+/* How old an entry is and what becomes of it; times in milliseconds. */
+struct Age
+{
+	int64 made_at = 0;  /* since 1970, 0: not known */
+	int64 fresh_ms = 0; /* may be given for so long from then, 0: as long as it is there */
+	int64 left_ms = 0;  /* until Redis drops it, -1: never; only when asked for */
+};
+
 /* A read of one key; owns the bytes that it returns. */
 struct Lookup
 {
@@ -54,20 +63,43 @@ struct Lookup
 	{
 		kMiss,
 		kHit,
+		kStale,      /* never invalidated, but over: to be given while its source fails */
 		kUnavailable /* the tier cannot be used now, neither read nor filled */
 	};
 
 	Outcome outcome = Outcome::kMiss;
 	redis::Reply storage;
 	size_t value_at = 0; /* where in the storage the value begins: a place that survives moves */
+	bool bare = false;   /* without envelope */
+	Age age;
 
-	/* Of kHit; valid as long as the lookup stays where it is. */
+	/* Of kHit and kStale; valid as long as the lookup stays where it is. */
 	std::string_view value() const { return std::string_view(storage.text).substr(value_at); }
+
+	bool hit() const { return outcome == Outcome::kHit; }
+
+	/* The entry's tags, valid as value() is. */
+	std::vector<std::string_view> tags() const;
 
 	Seen seen; /* the versions that came with it, if all were there */
 };
 
 Lookup look_up(std::string_view key, const std::vector<std::string_view> &tags);
+
+/*
+ * Many keys in one round trip, in their order; a second one is needed only for
+ * entries that turn out to have tags.  with_left: also what is left of their lives.
+ */
+std::vector<Lookup> look_up_many(const std::vector<std::string_view> &keys, bool with_left);
+
+/* For how long a value is stored, and for whom. */
+struct Storing
+{
+	int64 ttl_ms = 0;   /* to be given for so long */
+	int64 stale_ms = 0; /* and kept so much longer, for when its source fails */
+	Digest audience{0, 0};
+	bool by_settings = false;
+};
 
 /*
  * A fill under way.  Begun before the query's snapshot is taken, it remembers
@@ -88,13 +120,18 @@ class Fill
 	/* Called once the query's snapshot is there. */
 	void note_snapshot();
 
-	void finish(std::string_view value, int64 ttl_ms, bool by_settings);
+	void finish(std::string_view value, const Storing &how);
+
+	/* The value as it would be stored; only after begin() and not for a bare one. */
+	std::string sealed(std::string_view value, const Storing &how) const;
+
+	/* The connection that the versions came from. */
+	uint64 connection() const { return seen_.connection; }
 
   private:
 	bool begin_plain(const Trust &trust);
 	bool begin_envelope(const Trust &trust);
 	void make_durable() const;
-	std::string envelope(std::string_view value, bool by_settings) const;
 
 	std::string_view key_;
 	const std::vector<std::string_view> &tags_;
@@ -102,7 +139,7 @@ class Fill
 	std::vector<uint32> buckets_;
 	std::string redis_key_;
 	Seen seen_;
-	uint64 watch_ = 0;
+	RedisWatch watch_;
 	uint64 visible_end_ = 0; /* end of the log records of all that the snapshot sees */
 };
 

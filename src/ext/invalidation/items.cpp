@@ -271,7 +271,7 @@ pending_value(std::string_view key)
 	bool removed = false;
 
 	if (j == nullptr)
-		return {Pending::kNothing, {}};
+		return {Pending::kNothing, {}, 0};
 
 	for (int i = j->count - 1; i >= 0; --i)
 	{
@@ -286,11 +286,11 @@ pending_value(std::string_view key)
 				break;
 			for (int later = i + 1; later < j->count; ++later)
 				if (removes(j->entries[later].kind, body_bytes(j, j->entries[later]), set))
-					return {Pending::kRemoved, {}};
-			return {Pending::kSet, set.value};
+					return {Pending::kRemoved, {}, 0};
+			return {Pending::kSet, set.value, static_cast<int64>(set.ttl_ms)};
 		case ItemKind::kKey:
 			if (body == key)
-				return {Pending::kRemoved, {}};
+				return {Pending::kRemoved, {}, 0};
 			break;
 		case ItemKind::kPattern:
 			removed = removed || glob_match(body, key);
@@ -305,7 +305,7 @@ pending_value(std::string_view key)
 			break;
 		}
 	}
-	return {removed ? Pending::kRemoved : Pending::kNothing, {}};
+	return {removed ? Pending::kRemoved : Pending::kNothing, {}, 0};
 }
 
 bool

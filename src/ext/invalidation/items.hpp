@@ -66,6 +66,7 @@ struct PendingValue
 {
 	Pending state;
 	std::string_view value; /* of kSet; valid until the next collect_*() */
+	int64 ttl_ms;           /* of kSet, 0: the default */
 };
 PendingValue pending_value(std::string_view key);
 

@@ -297,8 +297,8 @@ def forged_or_foreign_entries_are_misses(options):
         good = cache.redis.ask("GET", "k")
         expect(good.startswith(b"\xffCXE\x01"), "this is not an envelope")
         fields = {"format": 4, "flags": 5, "namespace": 6, "incarnation": 22, "versions": 38,
-                  "audience": 54, "length of the key": 73, "key": 74, "tag": 79,
-                  "length of the payload": 83}
+                  "audience": 54, "length of the key": 89, "key": 90, "tag": 95,
+                  "length of the payload": 99}
         for name, at in fields.items():
             bad = good[:at] + bytes([good[at] ^ 0x10]) + good[at + 1:]
             cache.redis.ask("SET", "k", bad)

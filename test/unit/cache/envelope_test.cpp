@@ -21,6 +21,8 @@ sample()
 	envelope.token = {{1, 2}, {3, 4}, {5, 6}};
 	envelope.audience = {7, 8};
 	envelope.by_settings = true;
+	envelope.made_at = 9;
+	envelope.fresh_ms = 10;
 	envelope.key = "shop:vendor:7";
 	envelope.tags = {"vendor:7", "", std::string_view("a\0b", 3)};
 	envelope.payload = "[{\"x\":1}]";
@@ -38,6 +40,8 @@ TEST(Envelope, ComesBackAsItWas)
 	EXPECT_EQ(read->token.versions, (Digest{5, 6}));
 	EXPECT_EQ(read->audience, (Digest{7, 8}));
 	EXPECT_TRUE(read->by_settings);
+	EXPECT_EQ(read->made_at, 9u);
+	EXPECT_EQ(read->fresh_ms, 10u);
 	EXPECT_EQ(read->key, "shop:vendor:7");
 	EXPECT_EQ(read->tags, sample().tags);
 	EXPECT_EQ(read->payload, "[{\"x\":1}]");
@@ -65,7 +69,7 @@ TEST(Envelope, HasTheDocumentedLayout)
 	std::string expected = "\xff"
 	                       "CXE\x01\x01";
 
-	for (char number = 1; number <= 8; ++number)
+	for (char number = 1; number <= 10; ++number)
 		expected += zeros7 + number;
 	expected += std::string("\0\0\0\1k\0\1\0\1t\0\0\0\1v", 15);
 	EXPECT_EQ(encode(envelope), expected);
@@ -85,7 +89,7 @@ TEST(Envelope, LyingLengthsAreNone)
 	std::string bytes = encode(sample());
 
 	/* Any byte of the lengths may be anything: never a crash, never beyond the end. */
-	for (size_t at = 70; at < bytes.size(); ++at)
+	for (size_t at = 86; at < bytes.size(); ++at)
 		for (int value : {0, 1, 0x7f, 0x80, 0xff})
 		{
 			std::string changed = bytes;

@@ -1,0 +1,78 @@
+/*-------------------------------------------------------------------------
+ *
+ * redis_watch.cpp
+ *		Commands that Redis executes only when nothing has changed meanwhile;
+ *		see redis_watch.hpp.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "ext/cache/redis_watch.hpp"
+
+#include "ext/cache/conversation.hpp"
+
+namespace cache_ext::cache {
+
+using redis::Reply;
+
+/* Each WATCH and each end of one gets a number, so that a watch knows that it still holds. */
+static uint64 last_watch = 0;
+static bool watching = false;
+
+bool
+RedisWatch::begin(const std::vector<std::string> &names, pg::RedisServer *server)
+{
+	std::vector<std::string_view> arguments{"WATCH"};
+	redis::Request request;
+
+	arguments.insert(arguments.end(), names.begin(), names.end());
+	if (watching)
+		request.add({"UNWATCH"});
+	request.add(arguments);
+
+	auto replies = ask(request, server);
+
+	watching = false;
+	number_ = ++last_watch;
+	if (!replies)
+		return false;
+	if (!replies->back().is_ok())
+	{
+		note_refusal(replies->back());
+		return false;
+	}
+	watching = true;
+	connection_ = server->connection;
+	return true;
+}
+
+RedisWatch::Outcome
+RedisWatch::execute(std::initializer_list<std::string_view> command, Reply *reply)
+{
+	redis::Request request;
+
+	if (number_ != last_watch || pg::redis_connection() != connection_)
+		return Outcome::kConflict;
+	request.add({"MULTI"});
+	request.add(command);
+	request.add({"EXEC"});
+	watching = false;
+	++last_watch;
+
+	auto replies = ask(request, nullptr, connection_);
+
+	if (!replies || note_first_refusal(*replies))
+		return Outcome::kUnavailable;
+	note_answer();
+
+	Reply &results = replies->back();
+
+	if (!results.is_array())
+		return Outcome::kConflict;
+	if (note_first_refusal(results.elements))
+		return Outcome::kUnavailable;
+	if (reply != nullptr && !results.elements.empty())
+		*reply = std::move(results.elements.front());
+	return Outcome::kDone;
+}
+
+} /* namespace cache_ext::cache */
