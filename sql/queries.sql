@@ -45,7 +45,73 @@ SELECT differences('spreads'), differences('float_spreads'), spread_texts_differ
 SELECT g, var_samp, stddev FROM float_spreads WHERE g > 8 ORDER BY g;
 SELECT g, bool_and, bool_or, every, anyone, variance, stddev FROM spreads WHERE g > 8 ORDER BY g;
 
+-- joins and several conditions about other tables: both sides change at once, keys are NULL, groups
+-- and extremes come from every table
+CREATE TABLE person (id integer PRIMARY KEY, role text, pay numeric);
+CREATE TABLE bag (id integer PRIMARY KEY, type text, weight double precision, owner integer);
+CREATE TABLE scan (id bigint PRIMARY KEY, person integer, bag bigint, seconds smallint);
+CREATE TABLE lost (bag bigint, reason text);
+SELECT statistics_create('by_role', $$
+    SELECT p.role, count(*) AS scans, sum(s.seconds) AS seconds, sum(b.weight) AS weight, min(b.type) AS type,
+        max(s.seconds) AS longest, count(DISTINCT b.type) AS types, avg(p.pay) AS pay,
+        count(*) FILTER (WHERE b.type = 'a') AS a, bool_or(s.seconds > 4) AS long
+    FROM scan s JOIN person p ON p.id = s.person, bag b
+    WHERE b.id = s.bag AND s.seconds > 0 AND b.type <> 'z' GROUP BY p.role HAVING count(*) > 0 $$);
+SELECT statistics_create('by_type', $$
+    SELECT type, count(*) AS bags, max(weight) AS heaviest, sum(weight) AS weight FROM bag
+    WHERE NOT EXISTS (SELECT FROM lost WHERE lost.bag = bag.id AND reason <> 'q')
+        AND EXISTS (SELECT FROM scan WHERE scan.bag = bag.id)
+        AND owner IN (SELECT id FROM person WHERE role = 'r1') GROUP BY type $$);
+SELECT statistics_create('mixed', $$
+    SELECT (SELECT count(*) FROM bag WHERE id NOT IN (SELECT bag FROM scan WHERE bag IS NOT NULL)) AS unscanned,
+        (SELECT count(*) FROM scan a, scan b WHERE a.bag = b.bag AND a.seconds = b.seconds) AS twins,
+        (SELECT min(weight) FROM bag WHERE NOT EXISTS (SELECT FROM lost WHERE lost.bag = bag.id)) AS lightest,
+        (SELECT sum(pay) FROM person WHERE EXISTS (SELECT FROM scan WHERE scan.person = person.id)) AS paid,
+        (SELECT count(*) FROM scan s JOIN lost USING (bag) WHERE (s.bag, s.person) IN (SELECT id, owner FROM bag)) AS own_lost $$);
+CREATE FUNCTION all_differences() RETURNS text LANGUAGE sql AS $$
+    SELECT string_agg(concat_ws(' ', s, d), E'\n')
+    FROM unnest('{by_role, by_type, mixed}'::regclass[]) s, statistics_verify(s) d $$;
+INSERT INTO person SELECT k, 'r' || k % 3, k * 1.5 FROM generate_series(1, 10) k;
+INSERT INTO bag SELECT k, chr(97 + k % 4), k / 8.0, nullif(k % 11, 0) FROM generate_series(1, 40) k;
+INSERT INTO scan SELECT k, nullif(k % 12, 0), nullif(k % 39, 0), k % 6 FROM generate_series(1, 200) k;
+INSERT INTO lost SELECT nullif(k % 20, 0), CASE k % 3 WHEN 1 THEN 'q' ELSE 'p' END FROM generate_series(1, 30) k;
+SELECT * FROM by_role ORDER BY role;
+SELECT * FROM by_type ORDER BY type;
+SELECT * FROM mixed;
+SELECT all_differences();
+SELECT statistics_fold() >= 0 AS folded;   -- the worker may have been first
+SELECT all_differences();
+BEGIN;
+UPDATE person SET role = 'r7', pay = pay + 0.125 WHERE id % 2 = 0;
+UPDATE bag SET type = 'z' WHERE id % 5 = 0;
+DELETE FROM scan WHERE id % 3 = 1;
+UPDATE scan SET person = person + 1, seconds = seconds + 1;
+DELETE FROM lost WHERE reason = 'p' AND bag % 2 = 1;
+SELECT all_differences();
+COMMIT;
+SELECT statistics_fold() >= 0 AS folded;   -- the worker may have been first
+SELECT all_differences();
+WITH moved AS (UPDATE person SET role = 'r1' WHERE id = 3 RETURNING id), gone AS (DELETE FROM bag WHERE id = 7)
+    INSERT INTO scan SELECT 1000, id, 8, 3 FROM moved;
+TRUNCATE lost;
+SELECT all_differences();
+SELECT statistics_fold() >= 0 AS folded;   -- the worker may have been first
+SELECT all_differences();
+SELECT statistics_refresh(s) FROM unnest('{by_role, by_type, mixed}'::regclass[]) s;
+SELECT all_differences();
+TRUNCATE scan, person;
+SELECT all_differences();
+SELECT * FROM by_role;
+SELECT statistics_fold() >= 0 AS folded;   -- the worker may have been first
+SELECT all_differences();
+-- NOT IN relies on NOT NULL; a NULL that comes later is no silent error
+INSERT INTO scan VALUES (1, 1, 1, 1);
+SELECT statistics_create('not_in', 'SELECT count(*) FROM bag WHERE id NOT IN (SELECT id FROM scan)');
+ALTER TABLE scan DROP CONSTRAINT scan_pkey, ALTER id DROP NOT NULL;
+INSERT INTO scan VALUES (NULL, 1, 1, 1);
+SELECT differences('not_in');
+
 -- nothing of a dropped statistic stays
 SELECT statistics_drop(relation) FROM statistics_status;
-DROP TABLE spread CASCADE;
-DROP FUNCTION differences, spread_texts_differ;
+DROP TABLE spread, person, bag, scan, lost CASCADE;
+DROP FUNCTION differences, all_differences, spread_texts_differ;

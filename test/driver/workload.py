@@ -72,6 +72,18 @@ QUERIES = {
     "{t}_spread": """SELECT kind, bool_and(flag) AS every, bool_or(n > 10) FILTER (WHERE tag <> 'red') AS some,
         variance(n) AS var_n, stddev_pop(num) AS dev_num, avg(num) AS mean_num, sum(DISTINCT num) AS distinct_num,
         avg(DISTINCT n) AS distinct_n, stddev(DISTINCT n) AS dev_n FROM {t} GROUP BY kind""",
+    "{t}_joined": """SELECT s.name, count(*) AS readings, sum(r.n) AS total, max(r.n) AS highest,
+        count(DISTINCT r.tag) AS tags, avg(r.num) AS mean, sum(s.id) AS ids, min(s.id) AS first,
+        count(*) FILTER (WHERE r.flag) AS flagged, bool_or(r.n > 10) AS some
+        FROM {t} r JOIN site s ON s.id = r.site_id WHERE s.id <> 3 GROUP BY s.name""",
+    "{t}_in_circles": """SELECT r.kind, v.name, count(*) AS readings, sum(m.n) AS total, min(r.tag) AS tag
+        FROM {t} r JOIN reviewer v ON v.id = r.reviewer_id JOIN measure m ON m.id = r.id AND m.region = r.region
+        WHERE EXISTS (SELECT FROM site s WHERE s.id = r.site_id) GROUP BY r.kind, v.name""",
+    "{t}_under_conditions": """SELECT kind, count(*) AS readings, sum(num) AS total, max(n) AS highest,
+        count(DISTINCT tag) AS tags FROM {t} r
+        WHERE NOT EXISTS (SELECT FROM site s WHERE s.id = r.site_id AND s.name LIKE 'new%')
+          AND tag IN (SELECT o.tag FROM reading o WHERE o.flag AND o.n > 5)
+          AND NOT EXISTS (SELECT FROM measure o WHERE o.kind = r.kind AND o.n = r.n AND o.flag IS NULL) GROUP BY kind""",
     "{t}_modulus": "SELECT n % 3 AS modulus, count(*) AS readings, max(n * 2) AS twice FROM {t} GROUP BY n % 3",
 }
 FLOATS = {
@@ -82,7 +94,11 @@ OVERVIEW = """SELECT (SELECT count(*) FROM reading) AS readings,
     (SELECT count(*) FROM measure WHERE flag) AS measures,
     (SELECT count(*) FROM site s WHERE NOT EXISTS (SELECT 1 FROM reading r WHERE r.site_id = s.id)) AS unread,
     (SELECT count(*) FROM site s WHERE EXISTS (SELECT 1 FROM measure m WHERE m.site_id = s.id)) AS measured,
-    (SELECT max(n) FROM reading) AS highest"""
+    (SELECT max(n) FROM reading) AS highest,
+    (SELECT min(s.name) FROM site s WHERE NOT EXISTS (SELECT 1 FROM reading r WHERE r.site_id = s.id)) AS first_unread,
+    (SELECT count(*) FROM site WHERE id NOT IN (SELECT region FROM measure)) AS no_region,
+    (SELECT count(*) FROM scan JOIN "user" u ON u.id = user_id JOIN bag b ON b.id = child_bag_id
+        WHERE b.type = 'child' AND u.username > 'user 2') AS known_scans"""
 
 PRESET = {
     "(SELECT total_bags, parent_bags, child_bags, unlinked_children, total_scans, total_bills,"
@@ -346,6 +362,12 @@ class Writes:
     def delete_using(self):
         self.db.run(f"DELETE FROM {self.table()} t USING site s WHERE s.id = t.site_id AND s.id = %s"
                     " AND t.id > 1000", (self.rng.randint(1, 12),))
+
+    def rename(self):
+        self.db.run("UPDATE site SET name = %s WHERE id %% 5 = %s",
+                    (self.rng.choice(["new name", "site 1", "site 2"]), self.rng.randint(0, 4)))
+        self.db.run("UPDATE reviewer SET name = %s WHERE id = %s",
+                    (self.rng.choice(["one", "two", None]), self.rng.randint(1, 6)))
 
     def cascade(self):
         site = self.rng.randint(1, 12)

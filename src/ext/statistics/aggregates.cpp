@@ -22,34 +22,55 @@ extern "C" {
 namespace cache_ext::statistics {
 
 int
-cell_for(Level *level, CellRole role, Expr *argument, Expr *filter)
+cell_for(Level *level, CellRole role, int side, Expr *argument, Expr *filter)
 {
 	Definition *d = level->definition;
 
 	for (int i = 0; i < d->cell_count; ++i)
 		if (d->cells[i].block == level->block && d->cells[i].role == role &&
-		    equal(d->cells[i].argument, argument) && equal(d->cells[i].filter, filter))
+		    d->cells[i].place.side == side && equal(d->cells[i].argument, argument) &&
+		    equal(d->cells[i].filter, filter))
 			return i;
 
 	Cell *cell = append(d->cells, d->cell_count);
-	*cell = {role, level->block, argument, filter};
+	*cell = {role, level->block, {side, 0}, argument, filter};
 	return d->cell_count - 1;
 }
 
+/* NULL, which no part keeps, for rows that do not pass. */
+static Expr *
+value_of_rows(Expr *value, Expr *filter)
+{
+	CaseExpr *choice = makeNode(CaseExpr);
+	CaseWhen *when = makeNode(CaseWhen);
+
+	if (filter == nullptr)
+		return value;
+	when->expr = filter;
+	when->result = value;
+	choice->casetype = exprType((Node *) value);
+	choice->casecollid = exprCollation((Node *) value);
+	choice->args = list_make1(when);
+	choice->defresult = (Expr *) makeNullConst(choice->casetype, -1, choice->casecollid);
+	return (Expr *) choice;
+}
+
 static int
-derived_for(Level *level, AggregateKind kind, CellRole role, Expr *value, Expr *filter)
+derived_for(Level *level, AggregateKind kind, CellRole role, int side, Expr *value, Expr *filter)
 {
 	Definition *d = level->definition;
+	bool has_sides = level->here()->side_count > 0;
 	int found = -1;
 
-	if (d->blocks[level->block].exists_part >= 0)
-		refuse("min, max or count(DISTINCT) together with EXISTS",
-		       "Only counts and sums are kept by join key.",
-		       "Keep the aggregate in a statistic without EXISTS.");
-
+	if (has_sides)
+	{
+		value = value_of_rows(value, filter);
+		filter = nullptr;
+	}
 	for (int i = 0; i < d->part_count && found < 0; ++i)
 		if (d->parts[i].kind == PartKind::kValues && d->parts[i].block == level->block &&
-		    equal(d->parts[i].value, value) && equal(d->parts[i].filter, filter))
+		    d->parts[i].place.side == side && equal(d->parts[i].value, value) &&
+		    equal(d->parts[i].filter, filter))
 			found = i;
 
 	if (found < 0)
@@ -60,6 +81,7 @@ derived_for(Level *level, AggregateKind kind, CellRole role, Expr *value, Expr *
 		part->block = level->block;
 		part->value = value;
 		part->filter = filter;
+		part->place = has_sides ? side_column(level, side, value) : Place{side, 0};
 		part->key_count = d->group_count + 1;
 		part->keys = static_cast<KeyType *>(palloc(sizeof(KeyType) * part->key_count));
 		for (int i = 0; i < d->group_count; ++i)
@@ -164,12 +186,12 @@ follows_default_order(Aggref *node, const KeyType &key)
  * summand with the most.  An average's last digits depend on it.
  */
 static void
-find_scale(Level *level, Expr *argument, Expr *filter, Aggregate *out)
+find_scale(Level *level, int side, Expr *argument, Expr *filter, Aggregate *out)
 {
 	int32 typmod = exprTypmod((Node *) argument);
 	Oid type = getBaseTypeAndTypmod(exprType((Node *) argument), &typmod);
 
-	if (type != NUMERICOID || level->definition->blocks[level->block].exists_part >= 0)
+	if (type != NUMERICOID)
 		return;
 	if (typmod >= (int32) VARHDRSZ)
 	{
@@ -177,7 +199,7 @@ find_scale(Level *level, Expr *argument, Expr *filter, Aggregate *out)
 		return;
 	}
 	out->scale_derived =
-	    derived_for(level, AggregateKind::kMaximum, CellRole::kNonNull,
+	    derived_for(level, AggregateKind::kMaximum, CellRole::kNonNull, side,
 	                (Expr *) makeFuncExpr(F_SCALE, INT4OID, list_make1(copyObjectImpl(argument)),
 	                                      InvalidOid, InvalidOid, COERCE_EXPLICIT_CALL),
 	                filter);
@@ -185,31 +207,32 @@ find_scale(Level *level, Expr *argument, Expr *filter, Aggregate *out)
 
 /* A cell of the block, or the same added up over distinct values. */
 static int
-state_for(Level *level, const Aggregate &aggregate, CellRole role, Expr *argument, Expr *filter)
+state_for(Level *level, const Aggregate &aggregate, CellRole role, int side, Expr *argument,
+          Expr *filter)
 {
 	if (aggregate.is_distinct)
-		return derived_for(level, AggregateKind::kDistinct, role, argument, filter);
-	return cell_for(level, role, argument, filter);
+		return derived_for(level, AggregateKind::kDistinct, role, side, argument, filter);
+	return cell_for(level, role, side, argument, filter);
 }
 
 static void
-keep_sum(Level *level, Aggref *node, Expr *argument, Expr *filter, Aggregate *out)
+keep_sum(Level *level, Aggref *node, int side, Expr *argument, Expr *filter, Aggregate *out)
 {
 	Expr *value = summand(argument, node->aggfnoid, &out->is_float, &out->has_specials);
 
 	if (out->is_distinct)
 		value = argument; /* kept as it is, as for count(DISTINCT) */
-	out->count_cell = state_for(level, *out, CellRole::kNonNull, value, filter);
-	out->sum_cell = state_for(level, *out, CellRole::kSum, value, filter);
+	out->count_cell = state_for(level, *out, CellRole::kNonNull, side, value, filter);
+	out->sum_cell = state_for(level, *out, CellRole::kSum, side, value, filter);
 	if (out->kind == AggregateKind::kVariance)
-		out->squares_cell = state_for(level, *out, CellRole::kSquares, value, filter);
+		out->squares_cell = state_for(level, *out, CellRole::kSquares, side, value, filter);
 	if (out->has_specials)
 	{
-		out->nan_cell = state_for(level, *out, CellRole::kNaN, value, filter);
-		(void) state_for(level, *out, CellRole::kPositive, value, filter);
-		(void) state_for(level, *out, CellRole::kNegative, value, filter);
+		out->nan_cell = state_for(level, *out, CellRole::kNaN, side, value, filter);
+		(void) state_for(level, *out, CellRole::kPositive, side, value, filter);
+		(void) state_for(level, *out, CellRole::kNegative, side, value, filter);
 	}
-	find_scale(level, argument, filter, out);
+	find_scale(level, side, argument, filter, out);
 }
 
 /* Rows whose argument decides: one false makes bool_and false, one true makes bool_or true. */
@@ -225,9 +248,9 @@ deciding_rows(AggregateKind kind, Expr *argument, Expr *filter)
 }
 
 static void
-keep_extreme(Level *level, Aggref *node, Expr *argument, Expr *filter, Aggregate *out)
+keep_extreme(Level *level, Aggref *node, int side, Expr *argument, Expr *filter, Aggregate *out)
 {
-	out->derived = derived_for(level, out->kind, CellRole::kNonNull, argument, filter);
+	out->derived = derived_for(level, out->kind, CellRole::kNonNull, side, argument, filter);
 
 	const Part &part = level->definition->parts[level->definition->derived[out->derived].part];
 	if (!follows_default_order(node, part.keys[part.key_count - 1]))
@@ -274,14 +297,14 @@ static void
 build_aggregate(Level *level, Aggref *node, Aggregate *out)
 {
 	const KnownAggregate &known = known_aggregate(node->aggfnoid);
-	Index varno = level->varno;
-	Expr *filter =
-	    node->aggfilter ? source_expr((Node *) node->aggfilter, varno, "FILTER") : nullptr;
-	Expr *argument = nullptr;
+	Node *argument_node = nullptr;
 
 	if (list_length(node->args) == 1)
-		argument = source_expr((Node *) linitial_node(TargetEntry, node->args)->expr, varno,
-		                       "an aggregate's argument");
+		argument_node = (Node *) linitial_node(TargetEntry, node->args)->expr;
+	int side = side_of(level, (Node *) list_make2(argument_node, node->aggfilter),
+	                   "an aggregate's argument and FILTER");
+	Expr *argument = side_expr(level, argument_node, side, "an aggregate's argument");
+	Expr *filter = side_expr(level, (Node *) node->aggfilter, side, "FILTER");
 
 	out->kind = known.kind;
 	out->is_sample = known.is_sample;
@@ -297,22 +320,23 @@ build_aggregate(Level *level, Aggref *node, Aggregate *out)
 	{
 	case AggregateKind::kMinimum:
 	case AggregateKind::kMaximum:
-		keep_extreme(level, node, argument, filter, out);
+		keep_extreme(level, node, side, argument, filter, out);
 		break;
 	case AggregateKind::kEvery:
 	case AggregateKind::kSome:
-		out->count_cell = cell_for(level, CellRole::kNonNull, argument, filter);
-		out->deciding_cell =
-		    cell_for(level, CellRole::kRows, nullptr, deciding_rows(out->kind, argument, filter));
+		out->count_cell = cell_for(level, CellRole::kNonNull, side, argument, filter);
+		out->deciding_cell = cell_for(level, CellRole::kRows, side, nullptr,
+		                              deciding_rows(out->kind, argument, filter));
 		break;
 	case AggregateKind::kCount:
 		out->is_distinct = is_distinct;
-		out->count_cell = state_for(
-		    level, *out, node->aggstar ? CellRole::kRows : CellRole::kNonNull, argument, filter);
+		out->count_cell =
+		    state_for(level, *out, node->aggstar ? CellRole::kRows : CellRole::kNonNull, side,
+		              argument, filter);
 		break;
 	default:
 		out->is_distinct = is_distinct;
-		keep_sum(level, node, argument, filter, out);
+		keep_sum(level, node, side, argument, filter, out);
 	}
 }
 

@@ -116,17 +116,10 @@ check_source(Oid source)
 	table_close(relation, NoLock);
 }
 
-/* The one table of a level, checked. */
-static Oid
-source_table(const Definition *definition, Query *query, Index *varno)
+Oid
+source_table(const Definition *definition, Query *query, Index varno)
 {
-	if (list_length(query->jointree->fromlist) != 1 ||
-	    !IsA(linitial(query->jointree->fromlist), RangeTblRef))
-		refuse("a join", "Each SELECT level of a statistic reads one table.",
-		       "Keep a statistic per table and join the statistics in a plain view.");
-
-	*varno = (Index) linitial_node(RangeTblRef, query->jointree->fromlist)->rtindex;
-	RangeTblEntry *rte = rt_fetch(*varno, query->rtable);
+	RangeTblEntry *rte = rt_fetch(varno, query->rtable);
 
 	if (rte->rtekind != RTE_RELATION)
 		refuse("a FROM item that is not a table",
@@ -141,8 +134,7 @@ source_table(const Definition *definition, Query *query, Index *varno)
 	return rte->relid;
 }
 
-/* Everything that no level may have. */
-static void
+void
 refuse_clauses(Query *query)
 {
 	if (query->commandType != CMD_SELECT || query->hasModifyingCTE)
@@ -172,110 +164,6 @@ refuse_clauses(Query *query)
 		       "Keep a statistic per grouping.");
 	if (query->rowMarks != NIL)
 		refuse("FOR UPDATE or FOR SHARE", "A statistic has no rows to lock.", "Leave it out.");
-}
-
-static bool
-is_correlated(Node *node)
-{
-	return contain_vars_of_level(node, 1);
-}
-
-/* WHERE of an EXISTS: exactly one equality ties it to the outer row, the rest is its own. */
-static void
-split_exists(Level *level, Block *block, SubLink *link, bool anti)
-{
-	Query *query = castNode(Query, link->subselect);
-	Index varno;
-	ListCell *cell;
-	Node *tie = nullptr;
-
-	if (level->grouped)
-		refuse("EXISTS together with GROUP BY",
-		       "A row that appears on one side would have to move whole groups of the other.",
-		       "Keep one scalar subquery per group value.");
-	if (block->exists_part >= 0)
-		refuse("more than one EXISTS in a SELECT", "One is kept per SELECT level.",
-		       "Keep one scalar subquery per condition.");
-	refuse_clauses(query);
-	if (query->hasAggs || query->groupClause != NIL || query->havingQual != nullptr)
-		refuse("EXISTS over an aggregate", "EXISTS must ask for rows of a table.", kUsePlainView);
-
-	block->right_source = source_table(level->definition, query, &varno);
-	block->anti = anti;
-
-	foreach (cell, make_ands_implicit((Expr *) copyObjectImpl(query->jointree->quals)))
-	{
-		auto *qual = (Node *) lfirst(cell);
-
-		if (!is_correlated(qual))
-		{
-			block->right_where =
-			    lappend(block->right_where, source_expr(qual, varno, "the WHERE of EXISTS"));
-			continue;
-		}
-		if (tie != nullptr)
-			refuse("EXISTS tied to its outer row by more than one condition",
-			       "One equality between a column of each side is kept.", kUsePlainView);
-		tie = qual;
-	}
-
-	auto *op = (OpExpr *) tie;
-	if (tie == nullptr || !IsA(tie, OpExpr) || list_length(op->args) != 2)
-		refuse("EXISTS without an equality to its outer row",
-		       "One equality between a column of each side is kept.", kUsePlainView);
-
-	auto *first = (Node *) linitial(op->args);
-	auto *second = (Node *) lsecond(op->args);
-	Node *outer = is_correlated(first) ? first : second;
-	Node *inner = is_correlated(first) ? second : first;
-
-	if (is_correlated(inner) || contain_vars_of_level(outer, 0))
-		refuse("EXISTS without an equality to its outer row",
-		       "Each side of the equality must use one table.", kUsePlainView);
-
-	outer = (Node *) copyObjectImpl(outer);
-	IncrementVarSublevelsUp(outer, -1, 1);
-	block->left_key = source_expr(outer, level->varno, "EXISTS");
-	block->right_key = source_expr(inner, varno, "EXISTS");
-
-	KeyType key = key_of(block->right_key, "EXISTS on a column");
-	Oid left_type = getBaseType(exprType((Node *) block->left_key));
-	if (op->opno != key.equality || left_type != key.type || op->inputcollid != key.collation)
-	{
-		ereport(ERROR,
-		        (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-		         errmsg("a statistic cannot contain EXISTS on operator %s between %s and %s",
-		                get_opname(op->opno), format_type_be(left_type), format_type_be(key.type)),
-		         errdetail("Both sides are kept by one key, so they need one type and its "
-		                   "own equality."),
-		         errhint("Cast one side to the type of the other.")));
-	}
-
-	Part *part = append(level->definition->parts, level->definition->part_count);
-	part->kind = PartKind::kExists;
-	part->block = level->block;
-	part->key_count = 1;
-	part->keys = static_cast<KeyType *>(palloc(sizeof(KeyType)));
-	part->keys[0] = key;
-	block->exists_part = level->definition->part_count - 1;
-}
-
-static void
-split_where(Level *level, Block *block, Node *quals)
-{
-	ListCell *cell;
-
-	foreach (cell, make_ands_implicit((Expr *) copyObjectImpl(quals)))
-	{
-		auto *qual = (Node *) lfirst(cell);
-		bool anti = is_notclause(qual);
-		Node *bare = anti ? (Node *) get_notclausearg((Expr *) qual) : qual;
-
-		if (IsA(bare, SubLink) && ((SubLink *) bare)->subLinkType == EXISTS_SUBLINK)
-			split_exists(level, block, (SubLink *) bare, anti);
-		else
-			block->where = lappend(block->where, source_expr(qual, level->varno, "WHERE"));
-	}
 }
 
 /* ---- the select list ---- */
@@ -384,20 +272,46 @@ prepare_groups(Level *level)
 	d->group_count = list_length(query->groupClause);
 	d->groups = static_cast<KeyType *>(palloc0(sizeof(KeyType) * Max(d->group_count, 1)));
 
+	d->group_places = static_cast<Place *>(palloc0(sizeof(Place) * Max(d->group_count, 1)));
+
 	int number = 0;
 	foreach (cell, query->groupClause)
 	{
 		auto *clause = lfirst_node(SortGroupClause, cell);
-		Expr *expr = source_expr(get_sortgroupclause_expr(clause, query->targetList), level->varno,
-		                         "GROUP BY");
+		Node *node = get_sortgroupclause_expr(clause, query->targetList);
+		int side = side_of(level, node, "GROUP BY");
+		Expr *expr = side_expr(level, node, side, "GROUP BY");
 
 		d->groups[number] = key_of(expr, "GROUP BY");
 		if (clause->eqop != d->groups[number].equality)
 			refuse("GROUP BY with another equality than the type's own",
 			       "Groups are kept by the type's default operator class.", kUsePlainView);
 		d->group_exprs = lappend(d->group_exprs, expr);
+		if (level->here()->side_count > 0)
+			d->group_places[number] = side_column(level, side, expr);
 		++number;
 	}
+}
+
+/* Columns of a JOIN ... USING or of a join with an alias become columns of its tables. */
+static void
+flatten_joins(Query *query)
+{
+	bool has_joins = false;
+	ListCell *cell;
+
+	foreach (cell, query->rtable)
+		has_joins = has_joins || lfirst_node(RangeTblEntry, cell)->rtekind == RTE_JOIN;
+	if (!has_joins)
+		return;
+#if PG_VERSION_NUM >= 160000
+	auto flatten = [&](Node *node) { return flatten_join_alias_vars(nullptr, query, node); };
+#else
+	auto flatten = [&](Node *node) { return flatten_join_alias_vars(query, node); };
+#endif
+	query->targetList = (List *) flatten((Node *) query->targetList);
+	query->havingQual = flatten(query->havingQual);
+	query->jointree = (FromExpr *) flatten((Node *) query->jointree);
 }
 
 /* Handles one SELECT level; returns its first result expression (a scalar subquery has one). */
@@ -413,8 +327,9 @@ open_level(Definition *definition, Query *query, bool top)
 		query->havingQual = flatten_group_exprs(nullptr, query, query->havingQual);
 	}
 #endif
+	flatten_joins(query);
 
-	Level level = {definition, query, -1, 0, query->groupClause != NIL};
+	Level level = {definition, query, -1, NIL, query->groupClause != NIL};
 
 	if (query->jointree->fromlist == NIL)
 	{
@@ -442,13 +357,12 @@ open_level(Definition *definition, Query *query, bool top)
 		Block *block = append(definition->blocks, definition->block_count);
 		level.block = definition->block_count - 1;
 		block->exists_part = -1;
-		block->source = source_table(definition, query, &level.varno);
+		block->first_cell = definition->cell_count;
+		take_from_and_where(&level);
 		if (top)
 			prepare_groups(&level);
-		split_where(&level, block, query->jointree->quals);
-		block->first_cell = definition->cell_count;
 		if (level.grouped)
-			(void) cell_for(&level, CellRole::kRows, nullptr, nullptr);
+			(void) cell_for(&level, CellRole::kRows, 0, nullptr, nullptr);
 	}
 
 	Expr *first = nullptr;
@@ -523,6 +437,32 @@ place_last_change(Node *node, LastChange *last_change)
 	return pg::walk_children<LastChange>(node, place_last_change, last_change);
 }
 
+/* The columns of a side's part, and its cells: rows first, then those of the block over this side.
+ */
+static void
+finish_side(Definition *d, Part *part, const Side &side)
+{
+	const Block &block = d->blocks[part->block];
+	ListCell *column;
+	int number = 0;
+
+	part->key_count = list_length(side.columns);
+	part->keys = static_cast<KeyType *>(palloc(sizeof(KeyType) * Max(part->key_count, 1)));
+	foreach (column, side.columns)
+		part->keys[number++] = key_of((Expr *) lfirst(column), "a column of several tables' rows");
+
+	part->cell_count = 1;
+	for (int i = 0; i < block.cell_count; ++i)
+	{
+		Cell &cell = d->cells[block.first_cell + i];
+
+		if (cell.place.side != part->side)
+			continue;
+		bool is_rows = cell.role == CellRole::kRows && cell.filter == nullptr;
+		cell.place.number = is_rows ? 0 : part->cell_count++;
+	}
+}
+
 static void
 finish_parts(Definition *d)
 {
@@ -534,10 +474,20 @@ finish_parts(Definition *d)
 		Part &part = d->parts[i];
 		const Block &block = d->blocks[part.block];
 
-		part.cell_count = part.kind == PartKind::kExists ? block.cell_count + 1 : 1;
+		if (part.kind == PartKind::kSide)
+			finish_side(d, &part, block.sides[part.side]);
+		else
+			part.cell_count = part.kind == PartKind::kExists ? block.cell_count + 1 : 1;
 		part.cell_is_sum = static_cast<bool *>(palloc0(part.cell_count));
-		for (int c = 0; part.kind == PartKind::kExists && c < block.cell_count; ++c)
-			part.cell_is_sum[c] = is_sum(d->cells[block.first_cell + c].role);
+		for (int c = 0; part.kind != PartKind::kValues && c < block.cell_count; ++c)
+		{
+			const Cell &cell = d->cells[block.first_cell + c];
+
+			if (part.kind == PartKind::kExists)
+				part.cell_is_sum[c] = is_sum(cell.role);
+			else if (cell.place.side == part.side && cell.place.number > 0)
+				part.cell_is_sum[cell.place.number] = is_sum(cell.role);
+		}
 		part.key_desc = describe_keys(part.keys, part.key_count);
 	}
 }

@@ -8,6 +8,7 @@
 #include "ext/statistics/capture.hpp"
 #include "ext/statistics/feed.hpp"
 #include "ext/statistics/fold.hpp"
+#include "ext/statistics/sides.hpp"
 #include "ext/statistics/sources.hpp"
 #include "pg/guard.hpp"
 #include "pg/maintenance_lock.hpp"
@@ -244,6 +245,7 @@ create_tables(const Definition *d, int32 id)
 		create_table(name, &columns, part.key_count, kPartFill,
 		             "folded values or join keys of a statistic");
 	}
+	create_side_indexes(d, id);
 }
 
 /* The foreign table with the columns of the query, and the view over it that users read. */

@@ -73,6 +73,10 @@ source_relations(const Definition *definition)
 	{
 		const Block &block = definition->blocks[i];
 
+		for (int side = 0; side < block.side_count; ++side)
+			relations = list_append_unique_oid(relations, block.sides[side].source);
+		if (block.side_count > 0)
+			continue;
 		relations = list_append_unique_oid(relations, block.source);
 		if (block.exists_part >= 0)
 			relations = list_append_unique_oid(relations, block.right_source);

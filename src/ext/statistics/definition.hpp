@@ -6,10 +6,10 @@
  * The query lives as a view (query_<id>), so renames follow and dropping or
  * retyping a used column is refused as for any view.  From its parse tree come:
  *
- *	blocks		one SELECT level over one source each
+ *	blocks		one SELECT level each, over one source or several sides
  *	groups		the GROUP BY expressions (none: one row)
  *	cells		additive numbers: counts (int8) and exact sums (numeric)
- *	parts		keyed multisets: values of min, max and count(DISTINCT), join keys of EXISTS
+ *	parts		keyed multisets: values of min, max and count(DISTINCT), join keys of EXISTS, sides
  *	derived		what the fold computes from parts and keeps in the totals row
  *	aggregates	how a result column of the query follows from cells and derived values
  *	output		the select list over a row of (groups, aggregates, time of last change)
@@ -22,6 +22,7 @@
 
 extern "C" {
 #include "access/tupdesc.h"
+#include "nodes/bitmapset.h"
 #include "nodes/parsenodes.h"
 #include "nodes/primnodes.h"
 }
@@ -59,10 +60,18 @@ is_sum(CellRole role)
 	return role == CellRole::kSum || role == CellRole::kSquares;
 }
 
+/* A column or cell of a side's part. */
+struct Place
+{
+	int side;
+	int number;
+};
+
 struct Cell
 {
 	CellRole role;
 	int block;
+	Place place;    /* in a block with sides */
 	Expr *argument; /* of kNonNull to kNegative; numeric or float8, or any type for kNonNull */
 	Expr *filter;
 };
@@ -70,15 +79,18 @@ struct Cell
 enum class PartKind : uint8
 {
 	kValues, /* (groups, value) -> n */
-	kExists  /* join key -> cells of the block, matching rows */
+	kExists, /* join key -> cells of the block, matching rows */
+	kSide    /* columns of a side -> rows, cells of the side */
 };
 
 struct Part
 {
 	PartKind kind;
 	int block;
+	int side;    /* kSide */
 	Expr *value; /* kValues */
 	Expr *filter;
+	Place place; /* of the value, in a block with sides */
 	int key_count;
 	KeyType *keys;
 	TupleDesc key_desc;
@@ -133,8 +145,37 @@ struct Aggregate
 	Aggref *node;
 };
 
+enum class SideRole : uint8
+{
+	kJoined,
+	kExists,
+	kNotExists
+};
+
+/*
+ * One table of a block that joins tables or has conditions about several
+ * others.  Sides form a tree: each but the first is tied to its parent by
+ * equalities between columns of their parts.
+ */
+struct Side
+{
+	SideRole role;
+	Oid source;
+	List *where; /* over the side's row as range table entry 1 */
+	int part;
+	List *columns;         /* Expr of each column of the part; ties come first */
+	Bitmapset *needed;     /* columns whose NULL keeps a row from meeting any other */
+	Bitmapset *never_null; /* columns whose NULL would change what NOT IN means */
+	int parent;            /* -1: the first */
+	int tie_count;
+	int *own_tie; /* columns of this part and of the parent's that must be equal */
+	int *parent_tie;
+};
+
 struct Block
 {
+	int side_count; /* 0: what follows describes the block */
+	Side *sides;
 	Oid source;
 	List *where; /* implicit AND, over the source's row as range table entry 1 */
 	int first_cell;
@@ -162,6 +203,7 @@ struct Definition
 	int group_count;
 	List *group_exprs;
 	KeyType *groups;
+	Place *group_places; /* in a block with sides */
 	TupleDesc group_desc;
 
 	int block_count;
@@ -201,7 +243,7 @@ Definition *analyze(Query *query, MemoryContext context, bool is_new);
 /* The definition of an existing statistic, cached in this backend; nullptr when there is none. */
 Definition *definition_of(int32 statistic);
 
-/* Sources of all blocks, both sides of EXISTS, without duplicates, in OID order. */
+/* Sources of all blocks, all sides, without duplicates, in OID order. */
 List *source_relations(const Definition *definition);
 
 KeyType key_type(Oid type, Oid collation, const char *what);

@@ -48,6 +48,9 @@ struct Feed
 	int32 statistic;
 	char *name; /* for error contexts */
 	ExprState *where;
+	int side_part; /* -1: not a side; else its columns are what follows */
+	const Bitmapset *needed;
+	const Bitmapset *never_null;
 	bool is_right; /* the side that EXISTS looks for */
 
 	int group_count;
@@ -133,19 +136,25 @@ copy_types(const KeyType *types, int count)
 	return copy;
 }
 
+constexpr int kNoSide = -1;
+
+/* The cells of a block, or those of one side beyond its rows. */
 static void
-compile_cells(Feed *feed, const Definition *d, const Block &block, const Translation *translation)
+compile_cells(Feed *feed, const Definition *d, const Block &block, int side,
+              const Translation *translation)
 {
+	const Cell *before = nullptr;
+
 	feed->first_cell = block.first_cell;
-	feed->cell_count = block.cell_count;
 	feed->totals_cells = d->cell_count;
 	feed->cells = static_cast<CellFeed *>(palloc0(sizeof(CellFeed) * Max(block.cell_count, 1)));
-
 	for (int i = 0; i < block.cell_count; ++i)
 	{
 		const Cell &cell = d->cells[block.first_cell + i];
-		const Cell *before = i > 0 ? &cell - 1 : nullptr;
-		CellFeed &out = feed->cells[i];
+
+		if (side != kNoSide && (cell.place.side != side || cell.place.number == 0))
+			continue;
+		CellFeed &out = feed->cells[feed->cell_count++];
 
 		out.role = cell.role;
 		out.is_float = cell.argument != nullptr && exprType((Node *) cell.argument) == FLOAT8OID;
@@ -154,6 +163,7 @@ compile_cells(Feed *feed, const Definition *d, const Block &block, const Transla
 		                    equal(before->filter, cell.filter);
 		out.filter = compile(translation, cell.filter);
 		out.argument = compile(translation, cell.argument);
+		before = &cell;
 	}
 }
 
@@ -171,7 +181,7 @@ compile_left(Feed *feed, const Definition *d, int number, const Translation *tra
 	foreach (cell, d->group_exprs)
 		feed->groups[group++] = compile(translation, (Expr *) lfirst(cell));
 
-	compile_cells(feed, d, block, translation);
+	compile_cells(feed, d, block, kNoSide, translation);
 	feed->exists_part = block.exists_part;
 	if (block.exists_part >= 0)
 	{
@@ -208,6 +218,29 @@ compile_right(Feed *feed, const Definition *d, int number, const Translation *tr
 	feed->join_key = compile(translation, block.right_key);
 }
 
+static void
+compile_side(Feed *feed, const Definition *d, int number, int side_number,
+             const Translation *translation)
+{
+	const Block &block = d->blocks[number];
+	const Side &side = block.sides[side_number];
+	const Part &part = d->parts[side.part];
+	ListCell *cell;
+	int column = 0;
+
+	feed->where = compile_qual(translation, side.where);
+	feed->side_part = side.part;
+	feed->needed = bms_copy(side.needed);
+	feed->never_null = bms_copy(side.never_null);
+	feed->group_count = part.key_count;
+	feed->group_types = copy_types(part.keys, part.key_count);
+	feed->groups = static_cast<ExprState **>(palloc(sizeof(ExprState *) * Max(part.key_count, 1)));
+	foreach (cell, side.columns)
+		feed->groups[column++] = compile(translation, (Expr *) lfirst(cell));
+
+	compile_cells(feed, d, block, side_number, translation);
+}
+
 static Feed *
 append_feed(Capture *capture, const Definition *d)
 {
@@ -220,6 +253,7 @@ append_feed(Capture *capture, const Definition *d)
 	feed->statistic = d->row.id;
 	feed->name = get_rel_name(d->row.relation);
 	feed->exists_part = -1;
+	feed->side_part = -1;
 	return feed;
 }
 
@@ -264,6 +298,25 @@ note_used_by_block(Bitmapset **used, const Translation *translation, const Defin
 }
 
 static void
+note_used_by_side(Bitmapset **used, const Translation *translation, const Definition *d, int number,
+                  int side)
+{
+	const Block &block = d->blocks[number];
+
+	note_used(used, translation, (Node *) block.sides[side].where);
+	note_used(used, translation, (Node *) block.sides[side].columns);
+	for (int i = 0; i < block.cell_count; ++i)
+	{
+		const Cell &cell = d->cells[block.first_cell + i];
+
+		if (cell.place.side != side)
+			continue;
+		note_used(used, translation, (Node *) cell.argument);
+		note_used(used, translation, (Node *) cell.filter);
+	}
+}
+
+static void
 compile_statistic(Capture *capture, const Definition *d, const Translation *translation,
                   Bitmapset **used)
 {
@@ -271,6 +324,14 @@ compile_statistic(Capture *capture, const Definition *d, const Translation *tran
 	{
 		const Block &block = d->blocks[i];
 
+		for (int side = 0; side < block.side_count; ++side)
+			if (block.sides[side].source == capture->root)
+			{
+				compile_side(append_feed(capture, d), d, i, side, translation);
+				note_used_by_side(used, translation, d, i, side);
+			}
+		if (block.side_count > 0)
+			continue;
 		if (block.source == capture->root)
 		{
 			compile_left(append_feed(capture, d), d, i, translation);
@@ -505,6 +566,42 @@ feed_values(Capture *capture, const Feed *feed, Delta *delta, const GroupValues 
 	}
 }
 
+/* NOT IN was accepted because its columns were NOT NULL; see from_where.cpp. */
+[[noreturn]] static void
+report_null_in_not_in()
+{
+	ereport(ERROR, (errcode(ERRCODE_NOT_NULL_VIOLATION),
+	                errmsg("a statistic with NOT IN cannot take a null value"),
+	                errdetail("Its columns were NOT NULL when it was created."),
+	                errhint("Drop the statistic, and create it with NOT EXISTS.")));
+	pg_unreachable();
+}
+
+/* A row of one of several tables: an entry of the side, with its rows and cells. */
+static void
+feed_side(Capture *capture, const Feed *feed, Delta *delta, int sign)
+{
+	GroupValues columns;
+	int bitmap;
+
+	for (int i = 0; i < feed->group_count; ++i)
+	{
+		columns.values[i] =
+		    ExecEvalExprSwitchContext(feed->groups[i], capture->econtext, &columns.nulls[i]);
+		if (columns.nulls[i] && bms_is_member(i, feed->never_null))
+			report_null_in_not_in();
+		if (columns.nulls[i] && bms_is_member(i, feed->needed))
+			return; /* NULL equals nothing: the row meets no other */
+	}
+	begin_key(&capture->key, feed->statistic, feed->side_part);
+	begin_key_values(&capture->key, feed->group_count, &bitmap);
+	add_groups(capture, feed, bitmap, columns);
+
+	int64 *cells = delta->cells(key_bytes(capture, feed), (size_t) feed->cell_count + 1);
+	cells[0] += sign;
+	feed_cells(feed, capture->econtext, cells + 1, sign);
+}
+
 static void
 feed_one(Capture *capture, const Feed *feed, Delta *delta, int sign)
 {
@@ -515,6 +612,11 @@ feed_one(Capture *capture, const Feed *feed, Delta *delta, int sign)
 	if (feed->where != nullptr && !ExecQual(feed->where, econtext))
 		return;
 
+	if (feed->side_part >= 0)
+	{
+		feed_side(capture, feed, delta, sign);
+		return;
+	}
 	if (feed->is_right)
 	{
 		Datum key = ExecEvalExprSwitchContext(feed->join_key, econtext, &null);

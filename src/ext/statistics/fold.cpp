@@ -11,6 +11,7 @@
  *-------------------------------------------------------------------------
  */
 #include "ext/statistics/fold.hpp"
+#include "ext/statistics/sides.hpp"
 #include "ext/statistics/statistics.hpp"
 #include "ext/statistics/store.hpp"
 #include "ext/statistics/summand.hpp"
@@ -226,8 +227,7 @@ apply_exists(Pending *pending, int number, Snapshot snapshot)
 	close_store(store);
 }
 
-/* A sum that does not share memory with the states of a key: it outlives them. */
-static int64
+int64
 own_sum(int64 sum)
 {
 	return sum == 0 ? 0 : (int64) datumCopy((Datum) sum, false, -1);
@@ -250,6 +250,28 @@ bool
 exists_counts(const Block &block, int64 matches)
 {
 	return block.anti ? matches == 0 : matches > 0;
+}
+
+void
+add_to_part(Pending *pending, int number, Snapshot snapshot)
+{
+	const Part &part = pending->definition->parts[number];
+	Store *store = open_part(pending->definition, number, RowExclusiveLock);
+	auto *before = static_cast<int64 *>(palloc(sizeof(int64) * part.cell_count));
+	auto *after = static_cast<int64 *>(palloc(sizeof(int64) * part.cell_count));
+	MemoryContext scratch =
+	    AllocSetContextCreate(CurrentMemoryContext, "cache_ext part row", ALLOCSET_SMALL_SIZES);
+	MemoryContext caller = MemoryContextSwitchTo(scratch);
+
+	for_each_key(pending->parts[number], [&](const Datum *key, const bool *nulls, int64 *change) {
+		CHECK_FOR_INTERRUPTS();
+		if (!cells_are_zero(change, part.cell_is_sum, part.cell_count))
+			upsert_part(store, part, snapshot, key, nulls, change, before, after);
+		MemoryContextReset(scratch);
+	});
+	MemoryContextSwitchTo(caller);
+	MemoryContextDelete(scratch);
+	close_store(store);
 }
 
 /* ---- totals ---- */
@@ -339,8 +361,10 @@ apply_totals(Pending *pending, Snapshot snapshot)
 				bool is_sum = derived.is_sum();
 				int64 before = row == nullptr ? 0 : load_cell(is_sum, row->tts_values[column]);
 
-				store_cell(is_sum, add_cells(is_sum, before, change[d->cell_count + i]),
-				           &values[column], &isnull[column]);
+				int64 after = add_cells(is_sum, before, change[d->cell_count + i]);
+
+				empty = empty && (is_sum ? sum_is_zero(after) : after == 0);
+				store_cell(is_sum, after, &values[column], &isnull[column]);
 			}
 			else
 			{
@@ -349,6 +373,7 @@ apply_totals(Pending *pending, Snapshot snapshot)
 				fold_extreme(d, derived, parts[derived.part], snapshot, group, nulls,
 				             reinterpret_cast<const Extreme *>(change[d->cell_count + i]),
 				             &values[column], &isnull[column]);
+				empty = empty && isnull[column];
 			}
 		}
 		if (row == nullptr && !(empty && d->group_count > 0))
@@ -376,13 +401,14 @@ void
 apply(Pending *pending)
 {
 	Definition *d = pending->definition;
-	Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
 
+	fold_sides(pending);
+	Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
 	for (int i = 0; i < d->part_count; ++i)
 	{
 		if (d->parts[i].kind == PartKind::kValues)
 			apply_values(pending, i, snapshot);
-		else
+		else if (d->parts[i].kind == PartKind::kExists)
 			apply_exists(pending, i, snapshot);
 	}
 	UnregisterSnapshot(snapshot);

@@ -55,6 +55,12 @@ int64 load_cell(bool is_sum, Datum value);
 /* Raises 22003 when a count overflows. */
 int64 add_cells(bool is_sum, int64 left, int64 right);
 
+/* A sum that does not share memory with the states of a key: it outlives them. */
+int64 own_sum(int64 sum);
+
+/* Add the pending rows of a part to its table. */
+void add_to_part(Pending *pending, int part, Snapshot snapshot);
+
 /* Fold the logs of these sources (List of SourceRow *); returns partial rows folded. */
 int64 fold_sources(List *sources);
 

@@ -1,8 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * level.hpp
- *		One SELECT level while a query is taken apart; shared by analyze.cpp and
- *		aggregates.cpp.
+ *		One SELECT level while a query is taken apart; shared by analyze.cpp,
+ *		from_where.cpp and aggregates.cpp.
  *
  *-------------------------------------------------------------------------
  */
@@ -16,9 +16,11 @@ struct Level
 {
 	Definition *definition;
 	Query *query;
-	int block;   /* -1 at the top of a row of scalar subqueries */
-	Index varno; /* range table index of the source */
+	int block;    /* -1 at the top of a row of scalar subqueries */
+	List *tables; /* range table indexes of the tables in FROM, a side each if there are sides */
 	bool grouped;
+
+	Block *here() const { return &definition->blocks[block]; }
 };
 
 constexpr const char *kUsePlainView =
@@ -35,8 +37,30 @@ Expr *source_expr(Node *node, Index varno, const char *what);
 
 KeyType key_of(Expr *expr, const char *what);
 
+/* Everything that no level may have. */
+void refuse_clauses(Query *query);
+
+/* Does the node use columns of the next outer level? */
+bool is_correlated(Node *node);
+
+/* The table behind a range table entry, checked. */
+Oid source_table(const Definition *definition, Query *query, Index varno);
+
+/* Which table of the level, numbered as in FROM, an expression looks at; constants take the first.
+ */
+int side_of(const Level *level, Node *node, const char *what);
+
+/* An expression over that table's row. */
+Expr *side_expr(const Level *level, Node *node, int side, const char *what);
+
+/* FROM and WHERE: the source of the block or its sides, and the conditions. */
+void take_from_and_where(Level *level);
+
+/* The column of a side's part that keeps the expression, new or there already. */
+Place side_column(Level *level, int side, Expr *expr);
+
 /* The cell that counts or sums this, new or there already. */
-int cell_for(Level *level, CellRole role, Expr *argument, Expr *filter);
+int cell_for(Level *level, CellRole role, int side, Expr *argument, Expr *filter);
 
 /* The aggregate of this level that equals the node, new or there already. */
 int aggregate_for(Level *level, Aggref *node);

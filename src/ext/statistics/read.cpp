@@ -12,6 +12,7 @@
 #include "ext/statistics/fold.hpp"
 #include "ext/statistics/read.hpp"
 #include "ext/statistics/result.hpp"
+#include "ext/statistics/sides.hpp"
 #include "ext/statistics/sources.hpp"
 #include "ext/statistics/store.hpp"
 
@@ -400,11 +401,12 @@ read_statistic(Definition *definition, Snapshot snapshot, const GroupFilter *fil
 	add_logs(r->pending, snapshot);
 	r->last_change = Max(progress.last_change, r->pending->last_change);
 	r->totals = open_totals(definition, AccessShareLock);
+	read_sides(r->pending, snapshot);
 	for (int i = 0; i < definition->part_count; ++i)
 	{
 		if (definition->parts[i].kind == PartKind::kValues)
 			resolve_values(r, i);
-		else
+		else if (definition->parts[i].kind == PartKind::kExists)
 			resolve_exists(r, i);
 	}
 	if (definition->group_count == 0)

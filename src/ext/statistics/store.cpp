@@ -20,8 +20,40 @@ extern "C" {
 
 namespace cache_ext::statistics {
 
+[[noreturn]] static void
+report_missing_index(const Store *store)
+{
+	ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT),
+	                errmsg("index of \"%s.%s\" is missing", kInternalSchema,
+	                       RelationGetRelationName(store->table)),
+	                errhint("Drop and create the statistic anew.")));
+	pg_unreachable();
+}
+
+/* The index that begins with these columns of the table; nullptr: with its key. */
+static Relation
+open_index(const Store *store, const int *columns)
+{
+	ListCell *cell;
+
+	foreach (cell, RelationGetIndexList(store->table))
+	{
+		Relation index = index_open(lfirst_oid(cell), store->lock);
+		Form_pg_index form = index->rd_index;
+		bool matches =
+		    columns != nullptr ? form->indnkeyatts >= store->key_count : form->indisunique;
+
+		for (int i = 0; matches && columns != nullptr && i < store->key_count; ++i)
+			matches = form->indkey.values[i] == columns[i] + 1;
+		if (matches)
+			return index;
+		index_close(index, NoLock);
+	}
+	report_missing_index(store);
+}
+
 static Store *
-open_store(Oid table, const KeyType *keys, int key_count, LOCKMODE lock)
+open_store(Oid table, const KeyType *keys, const int *columns, int key_count, LOCKMODE lock)
 {
 	auto *store = static_cast<Store *>(palloc0(sizeof(Store)));
 
@@ -39,24 +71,15 @@ open_store(Oid table, const KeyType *keys, int key_count, LOCKMODE lock)
 		fmgr_info(keys[i].order_proc, &store->order[i]);
 	}
 	if (key_count > 0)
-	{
-		List *indexes = RelationGetIndexList(store->table);
-
-		if (list_length(indexes) != 1)
-			ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT),
-			                errmsg("index of \"%s.%s\" is missing", kInternalSchema,
-			                       RelationGetRelationName(store->table)),
-			                errhint("Drop and create the statistic anew.")));
-		store->index = index_open(linitial_oid(indexes), lock);
-		list_free(indexes);
-	}
+		store->index = open_index(store, columns);
 	return store;
 }
 
 Store *
 open_totals(const Definition *definition, LOCKMODE lock)
 {
-	return open_store(definition->totals, definition->groups, definition->group_count, lock);
+	return open_store(definition->totals, definition->groups, nullptr, definition->group_count,
+	                  lock);
 }
 
 Store *
@@ -64,7 +87,18 @@ open_part(const Definition *definition, int part, LOCKMODE lock)
 {
 	const Part &wanted = definition->parts[part];
 
-	return open_store(wanted.table, wanted.keys, wanted.key_count, lock);
+	return open_store(wanted.table, wanted.keys, nullptr, wanted.key_count, lock);
+}
+
+Store *
+open_part_by(const Definition *definition, int part, const int *columns, int count, LOCKMODE lock)
+{
+	const Part &wanted = definition->parts[part];
+	auto *keys = static_cast<KeyType *>(palloc(sizeof(KeyType) * count));
+
+	for (int i = 0; i < count; ++i)
+		keys[i] = wanted.keys[columns[i]];
+	return open_store(wanted.table, keys, columns, count, lock);
 }
 
 static void

@@ -41,6 +41,10 @@ Store *open_totals(const Definition *definition, LOCKMODE lock);
 Store *open_part(const Definition *definition, int part, LOCKMODE lock);
 void close_store(Store *store);
 
+/* A part whose rows are looked up by these key columns, for which it has an index. */
+Store *open_part_by(const Definition *definition, int part, const int *columns, int count,
+                    LOCKMODE lock);
+
 /*
  * The row with this key (its first `count` columns; NULL equals NULL) that the
  * snapshot sees, as a slot that is valid until the next call; nullptr when

@@ -1,0 +1,27 @@
+/*-------------------------------------------------------------------------
+ *
+ * sides.hpp
+ *		Blocks with several tables: what a change to one side makes of the others.
+ *
+ *-------------------------------------------------------------------------
+ */
+#pragma once
+
+#include "ext/statistics/pending.hpp"
+
+namespace cache_ext::statistics {
+
+/*
+ * Enter into the pending totals, and into pending parts with values, what the
+ * pending rows of all sides change.  For a reader, who sees parts and pending
+ * rows in one snapshot.
+ */
+void read_sides(Pending *pending, Snapshot snapshot);
+
+/* The same for a fold, which also adds the pending rows to the sides' parts. */
+void fold_sides(Pending *pending);
+
+/* The indexes by which sides find one another, beyond the unique ones of their parts. */
+void create_side_indexes(const Definition *definition, int32 statistic);
+
+} /* namespace cache_ext::statistics */
