@@ -190,6 +190,16 @@ ALTER EVENT TRIGGER cache_ext_on_alter ENABLE ALWAYS;
 -- Invalidation
 ---------------------------------------------------------------------------
 
+CREATE TABLE cache_ext_internal.target (
+    name    text PRIMARY KEY CHECK (name <> ''),
+    dialect text NOT NULL,
+    options jsonb NOT NULL,
+    prefix  text NOT NULL,
+    tags    boolean NOT NULL
+);
+COMMENT ON TABLE cache_ext_internal.target IS 'how a cache library names its keys (src/core/invalidation/dialect.hpp)';
+SELECT pg_catalog.pg_extension_config_dump('cache_ext_internal.target', '');
+
 CREATE TABLE cache_ext_internal.watch (
     relation regclass NOT NULL,
     watch    integer NOT NULL CHECK (watch > 0),
@@ -199,6 +209,8 @@ CREATE TABLE cache_ext_internal.watch (
     channels text[] NOT NULL,
     message  text,
     columns  name[],
+    target   text REFERENCES cache_ext_internal.target,
+    repeat_ms bigint CHECK (repeat_ms > 0),
     PRIMARY KEY (relation, watch)
 );
 COMMENT ON TABLE cache_ext_internal.watch IS 'which targets a changed row of a relation invalidates (src/ext/invalidation)';
@@ -225,6 +237,15 @@ CREATE TABLE cache_ext_internal.retained (
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000,
         vacuum_truncate = off, toast.vacuum_truncate = off);
 COMMENT ON TABLE cache_ext_internal.retained IS 'delivered items that an older state of Redis could bring back (src/ext/invalidation)';
+
+-- No key: rows come with a delivery and go when they are due.
+CREATE TABLE cache_ext_internal.repeat (
+    due     timestamptz NOT NULL,
+    items   integer NOT NULL,
+    payload bytea NOT NULL
+) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000,
+        vacuum_truncate = off, toast.vacuum_truncate = off);
+COMMENT ON TABLE cache_ext_internal.repeat IS 'delivered items that are to be delivered once more (src/ext/invalidation)';
 
 CREATE TABLE cache_ext_internal.redis_state (
     one         boolean PRIMARY KEY DEFAULT true CHECK (one),
@@ -274,6 +295,76 @@ CREATE FUNCTION cache_publish(channel text, message text) RETURNS void
     LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION cache_publish(text, text) IS 'publish the message on the channel if and when this transaction commits';
 REVOKE ALL ON FUNCTION cache_publish(text, text) FROM PUBLIC;   -- speaks for the database
+
+CREATE FUNCTION cache_ext_internal.read_dialect(
+    dialect text,
+    names text[],
+    given text[],
+    OUT prefix text,
+    OUT tags boolean
+)
+    AS 'MODULE_PATHNAME', 'cache_ext_read_dialect'
+    LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION cache_ext_internal.read_dialect(text, text[], text[]) IS 'what the options of a target come to';
+
+-- The caller need not be able to write our tables.
+CREATE FUNCTION cache_target_create(name text, dialect text, options jsonb DEFAULT '{}') RETURNS void
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_variable
+BEGIN
+    IF name IS NULL OR dialect IS NULL OR options IS NULL THEN
+        RAISE null_value_not_allowed USING MESSAGE = 'name, dialect and options of a target must not be null';
+    END IF;
+    IF name = '' THEN
+        RAISE invalid_parameter_value USING MESSAGE = 'name of a target must not be empty';
+    END IF;
+    IF jsonb_typeof(options) <> 'object' THEN
+        RAISE invalid_parameter_value USING MESSAGE = 'options of a target must be a JSON object',
+            HINT = 'For instance {"key_prefix": "shop", "version": 1}.';
+    END IF;
+    INSERT INTO cache_ext_internal.target (name, dialect, options, prefix, tags)
+        SELECT name, dialect, options, d.prefix, d.tags
+            FROM cache_ext_internal.read_dialect(dialect,
+                ARRAY(SELECT o.key FROM jsonb_each_text(options) o ORDER BY o.key),
+                ARRAY(SELECT coalesce(o.value, '') FROM jsonb_each_text(options) o ORDER BY o.key)) d;
+EXCEPTION WHEN unique_violation THEN
+    RAISE duplicate_object USING MESSAGE = format('target "%s" already exists', name);
+END
+$$;
+COMMENT ON FUNCTION cache_target_create(text, text, jsonb)
+    IS 'declare how a cache library names its keys in Redis, for watches to speak of them as the application does';
+REVOKE ALL ON FUNCTION cache_target_create(text, text, jsonb) FROM PUBLIC;   -- names other people's keys
+
+CREATE FUNCTION cache_target_drop(name text) RETURNS void
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_variable
+DECLARE
+    users text;
+BEGIN
+    IF name IS NULL THEN
+        RAISE null_value_not_allowed USING MESSAGE = 'name of a target must not be null';
+    END IF;
+    -- waits for those who declare a watch on it
+    LOCK TABLE cache_ext_internal.target IN SHARE ROW EXCLUSIVE MODE;
+    SELECT string_agg(format('watch %s of %s', w.watch, w.relation), ', ' ORDER BY w.relation::text, w.watch)
+        INTO users FROM cache_ext_internal.watch w WHERE w.target = name;
+    IF users IS NOT NULL THEN
+        RAISE dependent_objects_still_exist USING
+            MESSAGE = format('cannot drop target "%s" because watches speak to it', name),
+            DETAIL = users || '.', HINT = 'Use cache_unwatch() first.';
+    END IF;
+    DELETE FROM cache_ext_internal.target t WHERE t.name = cache_target_drop.name;
+    IF NOT FOUND THEN
+        RAISE undefined_object USING MESSAGE = format('target "%s" does not exist', name);
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION cache_target_drop(text) IS 'forget a target that no watch speaks to';
+REVOKE ALL ON FUNCTION cache_target_drop(text) FROM PUBLIC;   -- as for cache_target_create
 
 CREATE FUNCTION cache_watch(
     relation regclass,

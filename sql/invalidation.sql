@@ -203,7 +203,8 @@ SELECT cache_watch('orders', keys => ARRAY['a'], columns => ARRAY['nobody']);
 SELECT cache_watch('orders', keys => ARRAY['a'], message => 'no channel');
 SELECT cache_watch('orders', patterns => ARRAY[repeat('*', 20)]);
 SELECT cache_watch('orders', keys => ARRAY['a'], target => 'spring');
-SELECT cache_watch('orders', keys => ARRAY['a'], repeat_after => '1 s');
+SELECT cache_watch('orders', keys => ARRAY['a'], repeat_after => '0 s');
+SELECT cache_watch('orders', keys => ARRAY['a'], repeat_after => '1 month');
 SELECT cache_watch(NULL, keys => ARRAY['a']);
 SELECT cache_watch('pg_class', keys => ARRAY['a']);
 SELECT cache_watch('queued', keys => ARRAY['a']);
@@ -224,6 +225,43 @@ SELECT cache_publish('c', NULL);
 \set VERBOSITY default
 SELECT cache_watch('orders', keys => ARRAY['ab{c']);
 SELECT * FROM queued;
+
+-- targets: names as cache libraries store them, in the exact and in the widened form
+SELECT cache_target_create('dj', 'django', '{"key_prefix": "shop", "version": 2}');
+SELECT cache_target_create('node', 'ioredis', '{"key_prefix": "{app}*:"}');
+SELECT cache_target_create('bare', 'plain');
+SELECT name, dialect, prefix, tags FROM cache_ext_internal.target ORDER BY name;
+CREATE TABLE told (id integer PRIMARY KEY, vendor_id integer);
+SELECT cache_watch('told', keys => ARRAY['v:{vendor_id}'], patterns => ARRAY['p:{id}:*'], target => 'dj');
+SELECT cache_watch('told', keys => ARRAY['v:{vendor_id}'], tags => ARRAY['t{vendor_id}'], patterns => ARRAY['p*'], target => 'node');
+SELECT cache_watch('told', tags => ARRAY['t{vendor_id}'], target => 'bare');
+INSERT INTO told VALUES (1, 7);
+SELECT * FROM queued ORDER BY 1;
+CALL forget();
+TRUNCATE told;
+SELECT * FROM queued ORDER BY 1;
+CALL forget();
+SELECT cache_target_drop('node');
+SELECT cache_unwatch('told');
+SELECT cache_target_drop(name) FROM cache_ext_internal.target ORDER BY name;
+SELECT cache_target_drop('node');
+SELECT cache_target_create('x', 'memcached');
+SELECT cache_target_create('x', 'django', '{"prefix": "shop"}');
+SELECT cache_target_create('x', 'plain', '[]');
+SELECT cache_target_create('', 'plain');
+SELECT cache_target_create('x', NULL);
+SELECT cache_target_create('x', 'django');
+SELECT cache_target_create('x', 'plain');
+SELECT cache_watch('told', tags => ARRAY['t'], target => 'x');
+SELECT cache_target_drop('x');
+
+-- what is to be deleted once more is queued as such, once a name, and with its target
+SELECT cache_watch('told', keys => ARRAY['v:{vendor_id}'], repeat_after => '1.5 s');
+INSERT INTO told VALUES (1, 7), (2, 7);
+SELECT * FROM queued ORDER BY 1;
+SELECT cache_unwatch('told');
+DROP TABLE told;
+CALL forget();
 
 -- who may
 CREATE ROLE regress_invalidation_nobody;

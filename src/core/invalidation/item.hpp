@@ -12,6 +12,8 @@
  *	publish								length of the channel, channel, message
  *	set									flags, ttl in ms, length of the key, key,
  *										number of tags, each with its length, value
+ *	tag set, tag set pattern			prefix, 0x1f, tag
+ *	repeat								after how many ms, kind, name
  *	clear, lapse						nothing
  *
  *-------------------------------------------------------------------------
@@ -32,9 +34,20 @@ enum class ItemKind : char
 	kTagPattern = 'T', /* every tag that matches */
 	kPublish = 'c',
 	kSet = 's',
-	kClear = 'e', /* all own entries, and a new epoch */
-	kLapse = 'l'  /* transactions committed without a Redis to tell */
+	kTagSet = 'S',        /* of a target: its prefix and the tag (dialect.hpp) */
+	kTagSetPattern = 'W', /* the same as patterns */
+	kRepeat = 'r',        /* another item, once more after a while */
+	kClear = 'e',         /* all own entries, and a new epoch */
+	kLapse = 'l'          /* transactions committed without a Redis to tell */
 };
+
+/* Must the keys of Redis be gone over for it? */
+inline bool
+needs_scan(ItemKind kind) noexcept
+{
+	return kind == ItemKind::kPattern || kind == ItemKind::kTagPattern ||
+	       kind == ItemKind::kTagSetPattern;
+}
 
 constexpr size_t kMaxNumberBytes = 10;
 
@@ -117,6 +130,23 @@ struct PublishBody
 		if (!take_bytes(body, channel))
 			return false;
 		message = body;
+		return true;
+	}
+};
+
+/* The body of a repeat item. */
+struct RepeatBody
+{
+	uint64_t after_ms = 0;
+	ItemKind kind = ItemKind::kKey;
+	std::string_view name;
+
+	bool read(std::string_view body) noexcept
+	{
+		if (!take_number(body, after_ms) || body.empty())
+			return false;
+		kind = static_cast<ItemKind>(body.front());
+		name = body.substr(1);
 		return true;
 	}
 };

@@ -178,10 +178,8 @@ add_scan(Stream *stream, std::string_view set, std::string_view cursor)
 }
 
 void
-empty_tag_sets(const Channel &channel, const std::vector<std::string> &sets,
-               std::vector<Reply> replies)
+empty_tag_sets(const Channel &channel, const std::vector<TagSet> &sets, std::vector<Reply> replies)
 {
-	std::string prefix = pg::key_prefix;
 	std::vector<size_t> open(sets.size()); /* whose replies they are */
 
 	for (size_t i = 0; i < open.size(); ++i)
@@ -194,7 +192,8 @@ empty_tag_sets(const Channel &channel, const std::vector<std::string> &sets,
 		for (size_t i = 0; i < open.size(); ++i)
 		{
 			const Reply &reply = replies[i];
-			const std::string &set = sets[open[i]];
+			const std::string &set = sets[open[i]].key;
+			const std::string &prefix = sets[open[i]].member_prefix;
 
 			if (reply.is_error() && begins_with(reply.text, "WRONGTYPE"))
 				continue; /* a key of that name which is no set */
@@ -234,24 +233,35 @@ empty_tag_sets(const Channel &channel, const std::vector<std::string> &sets,
 }
 
 void
-empty_tag_sets(const Channel &channel, const std::vector<std::string> &sets)
+empty_tag_sets(const Channel &channel, const std::vector<TagSet> &sets)
 {
 	Stream stream(channel);
 
-	for (const std::string &set : sets)
-		add_scan(&stream, set, "0");
+	for (const TagSet &set : sets)
+		add_scan(&stream, set.key, "0");
 	stream.finish();
 	empty_tag_sets(channel, sets, stream.take_scans());
 }
 
 std::vector<std::string>
-full_names(const Names &names, std::string_view between)
+full_names(const Names &names)
 {
 	std::vector<std::string> full;
 
 	full.reserve(names.size());
 	for (std::string_view name : names)
-		full.push_back(std::string(pg::key_prefix).append(between).append(name));
+		full.push_back(std::string(pg::key_prefix).append(name));
+	return full;
+}
+
+std::vector<TagSet>
+full_sets(const std::vector<TagSet> &sets)
+{
+	std::vector<TagSet> full;
+
+	full.reserve(sets.size());
+	for (const TagSet &set : sets)
+		full.push_back({pg::key_prefix + set.key, pg::key_prefix + set.member_prefix});
 	return full;
 }
 

@@ -97,11 +97,12 @@ void add_scan(Stream *stream, std::string_view set, std::string_view cursor);
  * Members of these sets go, and with the last one the set itself.  replies are
  * those to the first scan of each.
  */
-void empty_tag_sets(const Channel &channel, const std::vector<std::string> &sets,
+void empty_tag_sets(const Channel &channel, const std::vector<TagSet> &sets,
                     std::vector<redis::Reply> replies);
-void empty_tag_sets(const Channel &channel, const std::vector<std::string> &sets);
+void empty_tag_sets(const Channel &channel, const std::vector<TagSet> &sets);
 
 /* As they are in Redis. */
-std::vector<std::string> full_names(const Names &names, std::string_view between = {});
+std::vector<std::string> full_names(const Names &names);
+std::vector<TagSet> full_sets(const std::vector<TagSet> &sets);
 
 } /* namespace cache_ext::invalidation */

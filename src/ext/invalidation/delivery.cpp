@@ -65,13 +65,16 @@ Delivery::load()
 
 	DeliveryState state = {};
 	bool retained = false;
+	TimestampTz repeat = 0;
 
 	in_transaction([&](MemoryContext) {
+		repeat = queue_due_repeats(GetCurrentTimestamp());
 		state = read_delivery();
 		retained = any_retained();
 	});
 	state_ = state;
 	watching_ = retained;
+	next_repeat_ = repeat;
 	behind_ = !state.clean;
 	if (!state.clean)
 		state_.seq += kSeqJump;
@@ -88,7 +91,7 @@ Delivery::deliver(const Channel &channel, Plan &plan, const Taken &taken, bool w
 	std::set<uint32> buckets = plan.buckets;
 	std::map<uint32, std::string> nonces;
 	std::vector<std::string> keys = full_names(plan.keys);
-	std::vector<std::string> sets = full_names(plan.tags, "tag:");
+	std::vector<TagSet> sets = full_sets(plan.tag_sets);
 	Stream stream(channel);
 	bool values = with_values && !plan.values.empty();
 	bool short_of_memory = false;
@@ -101,8 +104,8 @@ Delivery::deliver(const Channel &channel, Plan &plan, const Taken &taken, bool w
 		else if (!buckets.empty())
 			add_versions(&stream, buckets, taken.insert_lsn, &nonces);
 		stream.add_many({"UNLINK"}, keys);
-		for (const std::string &set : sets)
-			add_scan(&stream, set, "0");
+		for (const TagSet &set : sets)
+			add_scan(&stream, set.key, "0");
 		if (sets.empty() && !values)
 			add_messages(&stream, plan, taken); /* nothing else is to come before */
 		stream.finish();
@@ -149,6 +152,7 @@ Delivery::work()
 	Taken taken;
 
 	load();
+	repeat_what_is_due();
 	read_batch(&taken);
 
 	pending_ = taken.count > 0 || sweep_.active();
@@ -306,7 +310,17 @@ Delivery::turn()
 		return {kIdleMs, false, false, false};
 	try
 	{
-		return work();
+		DeliveryTurn turn = work();
+
+		/* Who is to repeat something stays for it. */
+		if (next_repeat_ != 0)
+		{
+			int64 wait_ms = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), next_repeat_);
+
+			turn.wait_ms = static_cast<int>(Min(static_cast<int64>(turn.wait_ms), wait_ms));
+			turn.occupied = true;
+		}
+		return turn;
 	}
 	catch (const Error &error)
 	{

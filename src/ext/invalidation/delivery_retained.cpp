@@ -60,9 +60,18 @@ Delivery::acknowledge(const Plan &plan, Oid file, const std::vector<ItemPointerD
 		delete_outbox_rows(file, tids.data(), static_cast<int>(tids.size()));
 		if (!retained.empty())
 			insert_retained(incarnation, count, retained.data(), retained.size());
+		for (const auto &[after_ms, repeat] : plan.repeats)
+			insert_repeat(now + static_cast<int64>(after_ms) * 1000, repeat.count,
+			              repeat.items.data(), repeat.items.size());
 		write_delivery(state);
 	});
 
+	for (const auto &[after_ms, repeat] : plan.repeats)
+	{
+		TimestampTz due = now + static_cast<int64>(after_ms) * 1000;
+
+		next_repeat_ = next_repeat_ == 0 ? due : Min(next_repeat_, due);
+	}
 	unwritten_retries_ = 0;
 	dirty_ = true;
 	watching_ = true;
@@ -72,6 +81,18 @@ Delivery::acknowledge(const Plan &plan, Oid file, const std::vector<ItemPointerD
 		retained_names_.clear();
 	for (std::string_view item : fresh)
 		retained_names_[std::string(item)] = now;
+}
+
+void
+Delivery::repeat_what_is_due()
+{
+	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz next = 0;
+
+	if (next_repeat_ == 0 || now < next_repeat_)
+		return;
+	in_transaction([&](MemoryContext) { next = queue_due_repeats(now); });
+	next_repeat_ = next;
 }
 
 /*

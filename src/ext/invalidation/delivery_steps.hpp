@@ -38,6 +38,7 @@ struct Sweep
 	{
 		std::string pattern; /* as SCAN takes it */
 		bool tag_sets;       /* what it finds are sets of keys */
+		std::string member_prefix;
 	};
 
 	std::vector<OutboxRow> rows;
@@ -74,6 +75,7 @@ class Delivery
 	void acknowledge(const Plan &plan, Oid file, const std::vector<ItemPointerData> &tids,
 	                 const Digest &incarnation);
 	void confirm(const Taken &taken);
+	void repeat_what_is_due();
 	void maybe_purge();
 	void maybe_merge();
 	DeliveryTurn failed(const Error &error);
@@ -96,6 +98,7 @@ class Delivery
 	int64 dead_rows_ = 0; /* since the last vacuum of the outbox */
 	bool looked_at_size_ = false;
 	int64 dead_retained_ = 0;
+	TimestampTz next_repeat_ = 0; /* 0: nothing is to be repeated */
 	TimestampTz next_check_ = 0;
 	TimestampTz next_purge_ = 0;
 	std::unordered_map<std::string, TimestampTz> retained_names_;

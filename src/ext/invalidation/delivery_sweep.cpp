@@ -7,7 +7,10 @@
  */
 #include "ext/invalidation/delivery_steps.hpp"
 
+#include <tuple>
+
 #include "core/invalidation/bucket.hpp"
+#include "core/invalidation/dialect.hpp"
 #include "core/invalidation/glob.hpp"
 #include "pg/settings.hpp"
 #include "pg/worker_table.hpp"
@@ -23,7 +26,7 @@ void
 Delivery::begin_sweep(const std::vector<const OutboxRow *> &rows, Oid file)
 {
 	std::string prefix = glob_escape(pg::key_prefix);
-	std::set<std::pair<std::string, bool>> wanted;
+	std::set<std::tuple<std::string, bool, std::string>> wanted;
 
 	sweep_.file = file;
 	for (const OutboxRow *row : rows)
@@ -43,13 +46,22 @@ Delivery::begin_sweep(const std::vector<const OutboxRow *> &rows, Oid file)
 		while (take_item(rest, kind, body))
 		{
 			if (kind == ItemKind::kPattern)
-				wanted.emplace(prefix + std::string(body), false);
+				wanted.emplace(prefix + std::string(body), false, "");
 			else if (kind == ItemKind::kTagPattern)
-				wanted.emplace(prefix + "tag:" + std::string(body), true);
+				wanted.emplace(prefix + "tag:" + std::string(body), true, pg::key_prefix);
+			else if (kind == ItemKind::kTagSetPattern)
+			{
+				size_t end = body.find(kPrefixEnd);
+				std::string_view own = body.substr(0, end);
+
+				wanted.emplace(prefix + std::string(own) +
+				                   "tag:" + std::string(body.substr(end + 1)),
+				               true, pg::key_prefix + glob_literal_prefix(own));
+			}
 		}
 	}
-	for (const auto &[pattern, tag_sets] : wanted)
-		sweep_.jobs.push_back({pattern, tag_sets});
+	for (const auto &[pattern, tag_sets, member_prefix] : wanted)
+		sweep_.jobs.push_back({pattern, tag_sets, member_prefix});
 	sweep_.cursor = "0";
 }
 
@@ -79,7 +91,13 @@ Delivery::continue_sweep(const Channel &channel, uint64 lsn)
 			if (!begins_with(key.text, versions) && key.text != floor)
 				found.push_back(key.text);
 		if (job.tag_sets)
-			empty_tag_sets(channel, found);
+		{
+			std::vector<TagSet> sets;
+
+			for (const std::string &key : found)
+				sets.push_back({key, job.member_prefix});
+			empty_tag_sets(channel, sets);
+		}
 		else
 		{
 			Stream stream(channel);

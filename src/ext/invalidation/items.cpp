@@ -52,7 +52,7 @@ bool
 has_patterns(const Journal *j)
 {
 	for (int i = 0; i < j->count; ++i)
-		if (j->entries[i].kind == ItemKind::kPattern || j->entries[i].kind == ItemKind::kTagPattern)
+		if (needs_scan(j->entries[i].kind))
 			return true;
 	return false;
 }
@@ -187,6 +187,25 @@ collect_tag_pattern(std::string_view pattern)
 	add_name(ItemKind::kTagPattern, pattern);
 }
 
+void
+collect_repeat(uint64 after_ms, ItemKind kind, std::string_view name)
+{
+	Journal *j = current_journal();
+	Size body_length = number_bytes(after_ms) + 1 + name.size();
+	char *start = reserve_bytes(j, 1 + kMaxNumberBytes + body_length);
+	char *at = start;
+
+	*at++ = static_cast<char>(ItemKind::kRepeat);
+	at = put_number(at, body_length);
+
+	Size body = static_cast<Size>(at - start);
+
+	at = put_number(at, after_ms);
+	*at++ = static_cast<char>(kind);
+	memcpy(at, name.data(), name.size());
+	add_entry(j, ItemKind::kRepeat, body + body_length, body);
+}
+
 int
 collect_message(std::string_view channel, std::string_view message, bool repeatable)
 {
@@ -300,6 +319,9 @@ pending_value(std::string_view key)
 			break;
 		case ItemKind::kTag:
 		case ItemKind::kTagPattern:
+		case ItemKind::kTagSet:
+		case ItemKind::kTagSetPattern:
+		case ItemKind::kRepeat:
 		case ItemKind::kPublish:
 		case ItemKind::kLapse:
 			break;

@@ -20,6 +20,9 @@ void check_pattern(std::string_view pattern);
 /* Collect a name that has been checked; returns the entry's number. */
 int collect_name(ItemKind kind, std::string_view name);
 
+/* The name once more, so long after it was delivered. */
+void collect_repeat(uint64 after_ms, ItemKind kind, std::string_view name);
+
 /* A message on a channel; one that is not repeatable is said once a transaction. */
 int collect_message(std::string_view channel, std::string_view message, bool repeatable);
 

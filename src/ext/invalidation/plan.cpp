@@ -7,10 +7,9 @@
  */
 #include "ext/invalidation/plan.hpp"
 
-#include <string>
-
 #include "core/base/error.hpp"
 #include "core/invalidation/bucket.hpp"
+#include "core/invalidation/dialect.hpp"
 #include "core/invalidation/glob.hpp"
 
 extern "C" {
@@ -63,6 +62,24 @@ Plan::touch(uint32 bucket, TransactionId xmin)
 }
 
 void
+Plan::add_repeat(std::string_view body)
+{
+	RepeatBody repeat;
+	char number[kMaxNumberBytes];
+
+	if (!repeat.read(body))
+		throw Error(kDataCorrupted, "outbox row cannot be read");
+
+	Repeat &all = repeats[repeat.after_ms];
+
+	all.after_ms = repeat.after_ms;
+	++all.count;
+	all.items.push_back(static_cast<char>(repeat.kind));
+	all.items.append(number, static_cast<size_t>(put_number(number, repeat.name.size()) - number));
+	all.items.append(repeat.name);
+}
+
+void
 Plan::add_item(ItemKind kind, std::string_view whole, std::string_view body, TransactionId xmin)
 {
 	bool fresh = kind == ItemKind::kPublish || kind == ItemKind::kSet || seen_.insert(whole).second;
@@ -79,8 +96,33 @@ Plan::add_item(ItemKind kind, std::string_view whole, std::string_view body, Tra
 	case ItemKind::kTag:
 		touch(bucket_of(NameKind::kTag, body), xmin);
 		if (fresh)
+		{
 			tags.push_back(body);
+			tag_sets.push_back({"tag:" + std::string(body), ""});
+		}
 		break;
+	case ItemKind::kTagSet: {
+		size_t end = body.find(kPrefixEnd);
+
+		if (end == std::string_view::npos)
+			throw Error(kDataCorrupted, "outbox row cannot be read");
+		if (!fresh)
+			break;
+
+		std::string prefix(body.substr(0, end));
+
+		tags.push_back(body.substr(end + 1));
+		tag_sets.push_back({prefix + "tag:" + std::string(body.substr(end + 1)), prefix});
+		break;
+	}
+	case ItemKind::kTagSetPattern:
+		if (fresh)
+			tag_patterns.push_back(body);
+		break;
+	case ItemKind::kRepeat:
+		if (fresh)
+			add_repeat(body);
+		return;
 	case ItemKind::kPattern: {
 		std::string literal = glob_literal_prefix(body);
 
@@ -126,7 +168,7 @@ needs_sweep(const OutboxRow &row)
 	std::string_view body;
 
 	while (take_item(rest, kind, body))
-		if (kind == ItemKind::kPattern || kind == ItemKind::kTagPattern)
+		if (needs_scan(kind))
 			return true;
 	return false;
 }

@@ -7,7 +7,9 @@
  */
 #pragma once
 
+#include <map>
 #include <set>
+#include <string>
 #include <string_view>
 #include <unordered_map>
 #include <unordered_set>
@@ -19,6 +21,21 @@
 namespace cache_ext::invalidation {
 
 using Names = std::vector<std::string_view>;
+
+/* A set of keys that an application keeps for a tag. */
+struct TagSet
+{
+	std::string key;           /* without the key prefix */
+	std::string member_prefix; /* what stands before its members in Redis, perhaps */
+};
+
+/* What is to be delivered once more. */
+struct Repeat
+{
+	uint64 after_ms;
+	std::string items; /* encoded */
+	int32 count;
+};
 
 struct Value
 {
@@ -33,6 +50,8 @@ struct Plan
 	Names tags;
 	Names patterns;
 	Names tag_patterns;
+	std::vector<TagSet> tag_sets;
+	std::map<uint64, Repeat> repeats; /* by their delay */
 	std::vector<PublishBody> messages;
 	std::vector<Value> values;
 	bool all = false;
@@ -54,6 +73,7 @@ struct Plan
 	std::unordered_set<std::string_view> seen_;
 
 	void touch(uint32 bucket, TransactionId xmin);
+	void add_repeat(std::string_view body);
 	void add_item(ItemKind kind, std::string_view whole, std::string_view body, TransactionId xmin);
 };
 

@@ -55,6 +55,9 @@ fine_item_bucket(ItemKind kind, std::string_view body)
 
 		return set.read(body) ? fine_bucket_of(NameKind::kKey, set.key) : kFineBucketOfAll;
 	}
+	case ItemKind::kTagSet: /* names keys of others, whose entries are not ours */
+	case ItemKind::kTagSetPattern:
+	case ItemKind::kRepeat: /* what it names has been voided by then */
 	case ItemKind::kPublish:
 		return kNoFineBucket;
 	case ItemKind::kTagPattern:
@@ -154,6 +157,9 @@ removes(ItemKind kind, std::string_view body, const SetBody &set)
 	}
 	case ItemKind::kClear:
 		return true;
+	case ItemKind::kTagSet:
+	case ItemKind::kTagSetPattern:
+	case ItemKind::kRepeat:
 	case ItemKind::kPublish:
 	case ItemKind::kLapse:
 		break;

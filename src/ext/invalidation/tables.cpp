@@ -48,6 +48,15 @@ enum
 	count
 };
 }
+namespace repeat_column {
+enum
+{
+	due,
+	items,
+	payload,
+	count
+};
+}
 namespace state_column {
 enum
 {
@@ -368,6 +377,56 @@ any_retained()
 	scan.end();
 	table_close(heap, AccessShareLock);
 	return found;
+}
+
+void
+insert_repeat(TimestampTz due, int32 items, const char *payload, size_t length)
+{
+	Relation heap = open_table("repeat", RowExclusiveLock);
+	Datum values[repeat_column::count];
+	bool nulls[repeat_column::count] = {};
+
+	values[repeat_column::due] = TimestampTzGetDatum(due);
+	values[repeat_column::items] = Int32GetDatum(items);
+	values[repeat_column::payload] = PointerGetDatum(make_bytea(payload, length));
+
+	simple_heap_insert(heap, heap_form_tuple(RelationGetDescr(heap), values, nulls));
+	table_close(heap, NoLock);
+}
+
+TimestampTz
+queue_due_repeats(TimestampTz now)
+{
+	Relation heap = open_table("repeat", RowExclusiveLock);
+	Scan scan(heap, GetLatestSnapshot(), true);
+	TimestampTz next = 0;
+
+	for (HeapTuple tuple = scan.next(); tuple != nullptr; tuple = scan.next())
+	{
+		Datum values[repeat_column::count];
+		bool nulls[repeat_column::count];
+
+		CHECK_FOR_INTERRUPTS();
+		heap_deform_tuple(tuple, RelationGetDescr(heap), values, nulls);
+
+		TimestampTz due = DatumGetTimestampTz(values[repeat_column::due]);
+
+		if (due > now)
+		{
+			next = next == 0 ? due : Min(next, due);
+			continue;
+		}
+
+		bytea *payload = DatumGetByteaPP(values[repeat_column::payload]);
+		NewRow row = {kBucketOfAll, DatumGetInt32(values[repeat_column::items]),
+		              VARDATA_ANY(payload), VARSIZE_ANY_EXHDR(payload), 0};
+
+		insert_outbox_rows(&row, 1);
+		simple_heap_delete(heap, &tuple->t_self);
+	}
+	scan.end();
+	table_close(heap, NoLock);
+	return next;
 }
 
 DeliveryState

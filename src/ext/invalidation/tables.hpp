@@ -87,6 +87,12 @@ void requeue_retained();
 int64 purge_retained(TimestampTz before); /* returns how many went */
 bool any_retained();
 
+/* Items to be delivered once more, and when. */
+void insert_repeat(TimestampTz due, int32 items, const char *payload, size_t length);
+
+/* Puts what is due into the outbox; returns when the next will be, 0: there is none. */
+TimestampTz queue_due_repeats(TimestampTz now);
+
 void write_redis_state(const RedisState &state);
 
 /* Counters and what must survive the worker. */

@@ -79,6 +79,7 @@ struct CompiledWatch
 	int target_count;
 	CompiledText message;
 	std::string_view default_message;
+	uint64 repeat_ms; /* 0: no repetition */
 	bool filtered;
 	AttrNumber *columns;
 	int column_count;
@@ -204,7 +205,7 @@ compile_watch(CompiledWatch *watch, const WatchRow *row, Oid root, TupleDesc des
 		    MemoryContextAllocZero(context, sizeof(CompiledTarget) * Max(targets, 1)));
 	});
 	add_targets(watch, row->keys, ItemKind::kKey, ItemKind::kPattern, desc, context);
-	add_targets(watch, row->tags, ItemKind::kTag, ItemKind::kTagPattern, desc, context);
+	add_targets(watch, row->tags, row->tag_kind, row->tag_pattern_kind, desc, context);
 	add_targets(watch, row->patterns, ItemKind::kPattern, ItemKind::kPattern, desc, context);
 	add_targets(watch, row->channels, ItemKind::kPublish, ItemKind::kPublish, desc, context);
 	watch->default_message = keep(context, default_message(root));
@@ -213,6 +214,7 @@ compile_watch(CompiledWatch *watch, const WatchRow *row, Oid root, TupleDesc des
 	if (row->message == nullptr)
 		watch->message.literal = watch->default_message;
 
+	watch->repeat_ms = row->repeat_ms;
 	watch->filtered = row->filtered;
 	watch->columns = pg::call([&] {
 		return static_cast<AttrNumber *>(
@@ -313,6 +315,14 @@ view_of(const StringInfoData &text)
 	return {text.data, static_cast<size_t>(text.len)};
 }
 
+void
+collect_and_repeat(const CompiledWatch *watch, ItemKind kind, std::string_view name)
+{
+	collect_name(kind, name);
+	if (watch->repeat_ms != 0)
+		collect_repeat(watch->repeat_ms, kind, name);
+}
+
 /* The name and, on a channel, its message as the given rows fill them. */
 void
 collect_filled(RelationWatches *all, CompiledWatch *watch, const CompiledTarget &target,
@@ -324,7 +334,7 @@ collect_filled(RelationWatches *all, CompiledWatch *watch, const CompiledTarget 
 	if (!fill(&all->name, target.name, escape, old_row, new_row, either))
 		return;
 	if (target.kind != ItemKind::kPublish)
-		collect_name(target.kind, view_of(all->name));
+		collect_and_repeat(watch, target.kind, view_of(all->name));
 	else if (!watch->message.varies)
 		collect_message(view_of(all->name), watch->message.literal, false);
 	else if (fill(&all->message, watch->message, false, old_row, new_row, either))
@@ -341,9 +351,9 @@ collect_widened(CompiledWatch *watch, CompiledTarget *target)
 	if (target->kind != ItemKind::kPublish)
 	{
 		if (target->name.varies)
-			collect_name(target->widened_kind, target->widened);
+			collect_and_repeat(watch, target->widened_kind, target->widened);
 		else
-			collect_name(target->kind, target->name.literal);
+			collect_and_repeat(watch, target->kind, target->name.literal);
 	}
 	else if (!target->name.varies)
 		collect_message(target->name.literal,

@@ -26,6 +26,7 @@ extern "C" {
 #include "utils/array.h"
 #include "utils/lsyscache.h"
 #include "utils/syscache.h"
+#include "utils/timestamp.h"
 
 PG_FUNCTION_INFO_V1(cache_ext_watch);
 PG_FUNCTION_INFO_V1(cache_ext_unwatch);
@@ -34,6 +35,8 @@ PG_FUNCTION_INFO_V1(cache_ext_unwatch);
 namespace cache_ext::invalidation {
 
 namespace {
+
+constexpr int64 kLongestRepeatMs = INT64CONST(86400000);
 
 enum Argument
 {
@@ -180,6 +183,33 @@ check_columns(Oid relation, List *columns)
 	}
 }
 
+void
+check_dialect(WatchRow *row, char *name)
+{
+	keep_targets();
+
+	TargetRow target = read_target(name);
+
+	if (row->tags != NIL && !target.tags)
+		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+		                errmsg("cannot name tags for target \"%s\"", name),
+		                errdetail("Its library keeps no sets of the keys of a tag."),
+		                errhint("Name keys or patterns.")));
+	row->target = name;
+}
+
+/* In milliseconds; months are not allowed, since nobody means those. */
+uint64
+repeat_delay(const Interval *interval)
+{
+	int64 ms = interval->time / 1000 + interval->day * INT64CONST(86400000);
+
+	if (interval->month != 0 || ms <= 0 || ms > kLongestRepeatMs)
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+		                errmsg("repeat_after must be more than zero and at most one day")));
+	return static_cast<uint64>(ms);
+}
+
 int32
 next_number(Oid relation)
 {
@@ -213,15 +243,6 @@ cache_ext_watch(PG_FUNCTION_ARGS)
 	if (PG_ARGISNULL(kRelation))
 		ereport(ERROR,
 		        (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED), errmsg("relation must not be null")));
-	if (!PG_ARGISNULL(kTarget))
-		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-		                errmsg("targets in the dialect of a cache library are not supported"),
-		                errhint("Name the library's keys, tags or patterns in the watch.")));
-	if (!PG_ARGISNULL(kRepeatAfter))
-		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-		                errmsg("repeated deletion is not supported"),
-		                errhint("An application can refuse its own late fill with WATCH on the "
-		                        "version keys.")));
 
 	row.relation = PG_GETARG_OID(kRelation);
 	check_relation(row.relation);
@@ -247,6 +268,10 @@ cache_ext_watch(PG_FUNCTION_ARGS)
 	if (row.message != nullptr && row.message[0] != '\0')
 		check_target(row.relation, row.message, "message", false);
 	check_columns(row.relation, row.columns);
+	if (!PG_ARGISNULL(kTarget))
+		check_dialect(&row, text_to_cstring(PG_GETARG_TEXT_PP(kTarget)));
+	if (!PG_ARGISNULL(kRepeatAfter))
+		row.repeat_ms = repeat_delay(PG_GETARG_INTERVAL_P(kRepeatAfter));
 
 	statistics::ensure_source(row.relation);
 	row.number = next_number(row.relation);

@@ -9,6 +9,7 @@
 
 #include <string>
 
+#include "core/invalidation/dialect.hpp"
 #include "core/invalidation/glob.hpp"
 #include "core/invalidation/item.hpp"
 #include "core/invalidation/target.hpp"
@@ -22,7 +23,9 @@ extern "C" {
 #include "access/stratnum.h"
 #include "access/table.h"
 #include "catalog/indexing.h"
+#include "catalog/pg_collation.h"
 #include "catalog/pg_type.h"
+#include "storage/lmgr.h"
 #include "utils/array.h"
 #include "utils/fmgroids.h"
 #include "utils/rel.h"
@@ -43,19 +46,81 @@ enum
 	channels,
 	message,
 	columns,
+	target,
+	repeat_ms,
 	count
 };
+}
+
+namespace target_column {
+enum
+{
+	name,
+	dialect,
+	options,
+	prefix,
+	tags,
+	count
+};
+}
+
+Oid
+known_table(const char *name)
+{
+	Oid table = internal_table(name);
+
+	if (!OidIsValid(table))
+		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_TABLE),
+		                errmsg("extension \"cache_ext\" is not installed in this database")));
+	return table;
 }
 
 Relation
 open_watches(LOCKMODE lock)
 {
-	Oid table = internal_table("watch");
+	return table_open(known_table("watch"), lock);
+}
 
-	if (!OidIsValid(table))
-		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_TABLE),
-		                errmsg("extension \"cache_ext\" is not installed in this database")));
-	return table_open(table, lock);
+using OfTarget = std::string (*)(std::string_view prefix, std::string_view text);
+
+/* The same templates as the target means them. */
+List *
+translate(List *texts, const char *prefix, OfTarget of_target)
+{
+	ListCell *cell;
+
+	foreach (cell, texts)
+	{
+		const char *text = static_cast<char *>(lfirst(cell));
+		char *translated = nullptr;
+
+		pg::guard([&] {
+			std::string name = of_target(prefix, text);
+
+			translated = pg::call([&] { return pnstrdup(name.data(), name.size()); });
+		});
+		lfirst(cell) = translated;
+	}
+	return texts;
+}
+
+void
+translate_to_target(WatchRow *row)
+{
+	row->tag_kind = ItemKind::kTag;
+	row->tag_pattern_kind = ItemKind::kTagPattern;
+	if (row->target == nullptr)
+		return;
+
+	TargetRow target = read_target(row->target);
+
+	if (target.prefix[0] == '\0')
+		return;
+	row->keys = translate(row->keys, target.prefix, key_of_target);
+	row->patterns = translate(row->patterns, target.prefix, pattern_of_target);
+	row->tags = translate(row->tags, target.prefix, tag_of_target);
+	row->tag_kind = ItemKind::kTagSet;
+	row->tag_pattern_kind = ItemKind::kTagSetPattern;
 }
 
 List *
@@ -159,6 +224,43 @@ append_widened(StringInfo items, List *targets, ItemKind exact, ItemKind widened
 
 } /* namespace */
 
+TargetRow
+read_target(const char *name)
+{
+	Relation heap = table_open(known_table("target"), AccessShareLock);
+	ScanKeyData key;
+	TargetRow row = {};
+
+	ScanKeyInit(&key, target_column::name + 1, BTEqualStrategyNumber, F_TEXTEQ,
+	            CStringGetTextDatum(name));
+
+	SysScanDesc scan = systable_beginscan(heap, InvalidOid, false, nullptr, 1, &key);
+	HeapTuple tuple = systable_getnext(scan);
+
+	if (HeapTupleIsValid(tuple))
+	{
+		Datum values[target_column::count];
+		bool nulls[target_column::count];
+
+		heap_deform_tuple(tuple, RelationGetDescr(heap), values, nulls);
+		row.prefix = TextDatumGetCString(values[target_column::prefix]);
+		row.tags = DatumGetBool(values[target_column::tags]);
+	}
+	systable_endscan(scan);
+	table_close(heap, AccessShareLock);
+	if (row.prefix == nullptr)
+		ereport(ERROR,
+		        (errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("target \"%s\" does not exist", name),
+		         errhint("Declare it with cache_target_create().")));
+	return row;
+}
+
+void
+keep_targets()
+{
+	LockRelationOid(known_table("target"), ShareLock);
+}
+
 List *
 read_watches(Oid relation)
 {
@@ -185,6 +287,11 @@ read_watches(Oid relation)
 		row->filtered = !nulls[column::columns];
 		if (row->filtered)
 			row->columns = strings_of(values[column::columns], NAMEOID);
+		if (!nulls[column::target])
+			row->target = TextDatumGetCString(values[column::target]);
+		if (!nulls[column::repeat_ms])
+			row->repeat_ms = static_cast<uint64>(DatumGetInt64(values[column::repeat_ms]));
+		translate_to_target(row);
 		rows = lappend(rows, row);
 	}
 	systable_endscan(scan);
@@ -211,6 +318,11 @@ insert_watch(const WatchRow &row)
 	nulls[column::columns] = !row.filtered;
 	if (row.filtered)
 		values[column::columns] = array_of(row.columns, NAMEOID);
+	nulls[column::target] = row.target == nullptr;
+	if (row.target != nullptr)
+		values[column::target] = CStringGetTextDatum(row.target);
+	nulls[column::repeat_ms] = row.repeat_ms == 0;
+	values[column::repeat_ms] = Int64GetDatum(static_cast<int64>(row.repeat_ms));
 
 	CatalogTupleInsert(heap, heap_form_tuple(RelationGetDescr(heap), values, nulls));
 	table_close(heap, NoLock);
@@ -254,7 +366,7 @@ append_widened_items(StringInfo items)
 		auto *row = static_cast<WatchRow *>(lfirst(cell));
 
 		count += append_widened(items, row->keys, ItemKind::kKey, ItemKind::kPattern);
-		count += append_widened(items, row->tags, ItemKind::kTag, ItemKind::kTagPattern);
+		count += append_widened(items, row->tags, row->tag_kind, row->tag_pattern_kind);
 		count += append_widened(items, row->patterns, ItemKind::kPattern, ItemKind::kPattern);
 	}
 	return count;

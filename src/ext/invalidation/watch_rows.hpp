@@ -7,6 +7,7 @@
  */
 #pragma once
 
+#include "core/invalidation/item.hpp"
 #include "pg/server.hpp"
 
 extern "C" {
@@ -28,9 +29,31 @@ struct WatchRow
 	char *message; /* a null pointer: the default one */
 	bool filtered;
 	List *columns;
+	char *target;     /* a null pointer: names are as they stand in Redis */
+	uint64 repeat_ms; /* 0: no repetition */
+
+	/* What tags are collected as; set by read_watches(). */
+	ItemKind tag_kind;
+	ItemKind tag_pattern_kind;
 };
 
-/* WatchRow pointers in the order of their numbers; InvalidOid: of all relations. */
+/* The fixed texts of a target (core/invalidation/dialect.hpp). */
+struct TargetRow
+{
+	char *prefix;
+	bool tags;
+};
+
+/* Raises when there is none of that name. */
+TargetRow read_target(const char *name);
+
+/* Until the end of the transaction no target is dropped. */
+void keep_targets();
+
+/*
+ * WatchRow pointers in the order of their numbers; InvalidOid: of all relations.
+ * Keys, patterns and tags of a watch on a target come as that target means them.
+ */
 List *read_watches(Oid relation);
 
 void insert_watch(const WatchRow &row);

@@ -90,6 +90,68 @@ def tag_sets_are_emptied_with_their_members(_):
     with_servers("tag_sets", body)
 
 
+def libraries_keys_go_as_they_are_stored(_):
+    def body(_, redis, db):
+        with redis.client() as client:
+            for key in (":1:v:7", "shop:2:v:7", "app:v:7", "bentocache:v:7", "v2:v:7", "v:7"):
+                client("SET", key, "x")
+            client("HSET", "i:v2:v:7", "data", "x")          # as .NET's IDistributedCache does
+            client("SADD", "app:tag:t7", "v:1", "app:v:2")    # ioredis leaves members as they are
+            client("MSET", "app:v:1", "x", "app:v:2", "x", "v:2", "x", "tag:t7", "no set of ours")
+            client("SADD", "app:tag:t8", "v:3")
+            client("SET", "app:v:3", "x")
+        db.run("SELECT cache_target_create('dj', 'django'), cache_target_create('shop', 'django',"
+               " '{\"key_prefix\": \"shop\", \"version\": 2}'), cache_target_create('node', 'ioredis',"
+               " '{\"key_prefix\": \"app:\"}'), cache_target_create('bento', 'bentocache'),"
+               " cache_target_create('fusion', 'fusioncache'), cache_target_create('net', 'fusioncache',"
+               " '{\"instance\": \"i:\"}')")
+        db.run("CREATE TABLE vendor (id integer)")
+        for target in ("dj", "shop", "node", "bento", "fusion", "net"):
+            db.run("SELECT cache_watch('vendor', keys => ARRAY['v:{id}'], tags => %s, target => %s)",
+                   (["t{id}"] if target == "node" else [], target))
+        db.run("INSERT INTO vendor VALUES (7)")
+        gone(redis, ":1:v:7", "shop:2:v:7", "app:v:7", "bentocache:v:7", "v2:v:7", "i:v2:v:7",
+             "app:v:1", "app:v:2", "app:tag:t7")
+        drained(db)
+        expect(redis.ask("EXISTS", "v:7", "tag:t7", "app:v:3") == 3, "somebody else's key was removed")
+        db.run("TRUNCATE vendor")
+        gone(redis, "app:v:3", "app:tag:t8")
+
+    with_servers("targets", body)
+
+
+def a_name_is_removed_once_more_after_a_while_also_across_a_crash(_):
+    def body(server, redis, db):
+        def fill():
+            redis.ask("MSET", "late:1", "x", "q:1:a", "x")
+
+        db.run("CREATE TABLE late (id integer)")
+        db.run("SELECT cache_watch('late', keys => ARRAY['late:{id}'], patterns => ARRAY['q:{id}:*'],"
+               " repeat_after => '1 s')")
+        fill()
+        db.run("INSERT INTO late VALUES (1)")
+        gone(redis, "late:1", "q:1:a")
+        drained(db)
+        fill()                                  # a reader that was slow
+        start = time.monotonic()
+        gone(redis, "late:1", "q:1:a")
+        expect(time.monotonic() - start > 0.3, "it was removed at once")
+        wait_for("nothing is left", lambda: db.value("SELECT count(*) FROM cache_ext_internal.repeat") == 0)
+
+        db.run("INSERT INTO late VALUES (1)")
+        drained(db)
+        wait_for("it is noted", lambda: db.value("SELECT count(*) FROM cache_ext_internal.repeat") > 0)
+        db.close()
+        server.crash()
+        fill()
+        server.start()
+        gone(redis, "late:1", "q:1:a")
+        with server.session("shop") as again:
+            drained(again)
+
+    with_servers("repeat", body)
+
+
 def a_pattern_removes_what_it_matches_and_nothing_else(_):
     def body(_, redis, db):
         with redis.client() as client:
@@ -337,6 +399,8 @@ def dropping_the_extension_stops_the_worker_quietly(_):
 
 TESTS = [
     tag_sets_are_emptied_with_their_members,
+    libraries_keys_go_as_they_are_stored,
+    a_name_is_removed_once_more_after_a_while_also_across_a_crash,
     a_pattern_removes_what_it_matches_and_nothing_else,
     truncate_takes_everything_that_rows_could_name,
     events_are_numbered_without_a_gap_and_say_what_is_gone,
