@@ -10,7 +10,7 @@ ISOLATION_OPTS = --inputdir=test/isolation --load-extension=cache_ext
 PG_CONFIG ?= pg_config
 PG_CPPFLAGS = -I$(srcdir)/src -isystem $(shell $(PG_CONFIG) --includedir-server)
 PG_CXXFLAGS = -std=c++17 -Wall -Wextra -Werror -MMD -MP $(SANITIZE)   # PGXS tracks no headers itself
-SHLIB_LINK = -lhiredis -lstdc++ $(SANITIZE)
+SHLIB_LINK = -lhiredis -lssl -lcrypto -lstdc++ $(SANITIZE)
 EXTRA_CLEAN = $(OBJS:.o=.d)
 override with_llvm = no                                # bitcode would only serve JIT inlining
 

@@ -194,8 +194,12 @@ RESET ROLE;
 -- settings are checked when they are made, and secrets stay out of messages
 \set VERBOSITY default
 SET cache_ext.redis_url = 'redis://:hunter2@host:port';
-SET cache_ext.redis_url = 'rediss://:hunter2@host';
+SET cache_ext.redis_url = 'http://:hunter2@host';
 SET cache_ext.redis_url = 'redis://:hunter2@host/one';
+-- a password in a setting is taken, and earns a warning
+SET cache_ext.redis_url = 'rediss://:hunter2@host';
+RESET cache_ext.redis_url;
+SET cache_ext.redis_tls_verify = none;
 \set VERBOSITY sqlstate
 SET cache_ext.default_ttl = 0;
 \set VERBOSITY default

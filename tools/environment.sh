@@ -185,7 +185,7 @@ prepare_environment() {
 
 	local server_packages=()
 	[ -n "$FOREIGN_POSTGRES" ] || server_packages=("postgresql-$PG_MAJOR" "postgresql-server-dev-$PG_MAJOR")
-	require_packages "${server_packages[@]}" redis-server libhiredis-dev g++ make python3 python3-psycopg2 "$@"
+	require_packages "${server_packages[@]}" redis-server libhiredis-dev libssl-dev g++ make python3 python3-psycopg2 "$@"
 	[ -x "$SYSTEM_PG_CONFIG" ] || fail "there is no $SYSTEM_PG_CONFIG"
 
 	# Objects fit one server and one set of flags.

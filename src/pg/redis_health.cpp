@@ -1,55 +1,157 @@
 /*-------------------------------------------------------------------------
  *
  * redis_health.cpp
- *		Shared memory: what all processes have met at an address of Redis.
+ *		Shared memory: what all processes have met at an endpoint of Redis.
  *
- * failures counts since the last success, silences those in a row that cost
- * time; reason is the one that the log was told last.  The processes' updates
- * may interleave: the worst that comes of it is a line in the log too many or too
- * few, or a pause that begins one timeout later.
+ * settled is what the hot path reads: not 0 while the breaker is closed and the
+ * log knows that Redis is there, and then it is the breaker's round plus one, so
+ * that a failure can say to which time it belongs.
+ *
+ * Entries are found by a fingerprint of the endpoint.  When all are in use the
+ * one looked at longest ago goes; who still points to it sees another key there
+ * and looks again.
  *
  *-------------------------------------------------------------------------
  */
-#include <algorithm>
 #include <chrono>
 
+#include "pg/guard.hpp"
 #include "pg/redis_health.hpp"
 
 extern "C" {
+#include "common/pg_prng.h"
 #include "port/atomics.h"
 #include "storage/ipc.h"
 #include "storage/lwlock.h"
 #include "storage/shmem.h"
+#include "utils/timestamp.h"
 }
 
 namespace cache_ext::pg {
 
-constexpr int kAddresses = 16;
-
-/* What costs less is no silence but an answer: a refused connection, a wrong password. */
-constexpr int64 kSilenceUs = 20 * 1000;
-
-/* So many silences in a row, of whichever processes, and all leave Redis alone. */
-constexpr uint32 kSilencesToPause = 3;
-constexpr int64 kPauseFactor = 10;
-constexpr int64 kLongestPauseUs = 10 * 1000 * 1000;
+constexpr int kEntries = 16;
+constexpr Backoff kBackoffAway = {100 * 1000, 5 * 1000 * 1000};
+constexpr Backoff kBackoffRefused = {500 * 1000, 10 * 1000 * 1000};
+constexpr int64 kTellAgainUs = 60 * 1000 * 1000;
 
 struct RedisHealth
 {
-	pg_atomic_uint64 address; /* 0: free */
-	pg_atomic_uint64 not_before;
-	pg_atomic_uint32 failures;
-	pg_atomic_uint32 silences;
-	pg_atomic_uint32 reason;
+	pg_atomic_uint64 key; /* 0: free; changed under the lock */
+	pg_atomic_uint32 settled;
+
+	/* Under the lock: */
+	Breaker breaker;
+	bool known;     /* somebody has asked */
+	bool connected; /* it has answered once */
+	bool answers;
+	bool refused;  /* the last failure was of this kind */
+	uint32 reason; /* that the log was told last; 0: none */
+	TimestampTz since;
+	int64 reconnects;
+	int64 asked_us; /* when the breaker was last looked at */
+	int64 refusal_told_us;
+	char refusal[16]; /* first word of the refusal that the log was told last */
+	char last_error[sizeof(HealthStatus::last_error)];
 };
+
+namespace {
 
 struct HealthTable
 {
-	RedisHealth entries[kAddresses];
+	LWLock lock;
+	int tranche;
+	pg_atomic_uint32 connections;
+	pg_atomic_uint32 environment_told;
+	pg_atomic_uint64 connections_told;
+	RedisHealth entries[kEntries];
 };
 
-static HealthTable *table = nullptr;
-static shmem_request_hook_type previous_request = nullptr;
+HealthTable *table = nullptr;
+shmem_request_hook_type previous_request = nullptr;
+
+/* Held for a few instructions, in which nothing can be raised. */
+class Locked
+{
+  public:
+	Locked() noexcept { LWLockAcquire(&table->lock, LW_EXCLUSIVE); }
+	~Locked() { LWLockRelease(&table->lock); }
+	Locked(const Locked &) = delete;
+	Locked &operator=(const Locked &) = delete;
+};
+
+int64
+now_us() noexcept
+{
+	auto now = std::chrono::steady_clock::now().time_since_epoch();
+
+	return std::chrono::duration_cast<std::chrono::microseconds>(now).count();
+}
+
+void
+clear(RedisHealth *entry, uint64 key) noexcept
+{
+	pg_atomic_write_u32(&entry->settled, 0);
+	entry->breaker = Breaker();
+	entry->known = entry->connected = entry->answers = entry->refused = false;
+	entry->reason = 0;
+	entry->since = GetCurrentTimestamp();
+	entry->reconnects = 0;
+	entry->asked_us = now_us();
+	entry->refusal_told_us = 0;
+	entry->refusal[0] = entry->last_error[0] = '\0';
+	pg_atomic_write_u64(&entry->key, key);
+}
+
+/* Without preloading, the slack of shared memory has room for so small a table. */
+void
+attach_table()
+{
+	bool found;
+
+	if (table != nullptr)
+		return;
+	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
+
+	auto *shared = static_cast<HealthTable *>(
+	    ShmemInitStruct("cache_ext Redis health", sizeof(HealthTable), &found));
+
+	if (!found)
+	{
+		shared->tranche = LWLockNewTrancheId();
+		LWLockInitialize(&shared->lock, shared->tranche);
+		pg_atomic_init_u32(&shared->connections, 0);
+		pg_atomic_init_u32(&shared->environment_told, 0);
+		pg_atomic_init_u64(&shared->connections_told, 0);
+		for (RedisHealth &entry : shared->entries)
+		{
+			pg_atomic_init_u64(&entry.key, 0);
+			pg_atomic_init_u32(&entry.settled, 0);
+			entry.asked_us = 0; /* free: the first to be taken */
+		}
+	}
+	LWLockRegisterTranche(shared->tranche, "cache_ext Redis health");
+	LWLockRelease(AddinShmemInitLock);
+	table = shared;
+}
+
+/* Under the lock: the key's entry, taken from the one asked longest ago when there is none. */
+RedisHealth *
+find_entry(uint64 key) noexcept
+{
+	RedisHealth *victim = &table->entries[0];
+
+	for (RedisHealth &entry : table->entries)
+	{
+		if (pg_atomic_read_u64(&entry.key) == key)
+			return &entry;
+		if (entry.asked_us < victim->asked_us)
+			victim = &entry;
+	}
+	clear(victim, key);
+	return victim;
+}
+
+} /* namespace */
 
 extern "C" {
 static void
@@ -57,7 +159,7 @@ cache_ext_request_health(void)
 {
 	if (previous_request != nullptr)
 		previous_request();
-	RequestAddinShmemSpace(sizeof(HealthTable));
+	RequestAddinShmemSpace(MAXALIGN(sizeof(HealthTable)));
 }
 }
 
@@ -70,85 +172,193 @@ register_redis_health()
 	shmem_request_hook = cache_ext_request_health;
 }
 
-/* Without preloading, the slack of shared memory has room for so small a table. */
-static void
-attach_table()
+void
+HealthOf::set_endpoint(const Digest &fingerprint)
 {
-	bool found;
+	uint64 key = fingerprint.low != 0 ? fingerprint.low : 1;
 
-	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
-
-	auto *shared = static_cast<HealthTable *>(
-	    ShmemInitStruct("cache_ext Redis health", sizeof(HealthTable), &found));
-
-	if (!found)
-		for (RedisHealth &entry : shared->entries)
-		{
-			pg_atomic_init_u64(&entry.address, 0);
-			pg_atomic_init_u64(&entry.not_before, 0);
-			pg_atomic_init_u32(&entry.failures, 0);
-			pg_atomic_init_u32(&entry.silences, 0);
-			pg_atomic_init_u32(&entry.reason, 0);
-		}
-	LWLockRelease(AddinShmemInitLock);
-	table = shared;
+	if (key_ != key)
+		report_nothing();
+	key_ = key;
+	call([] { attach_table(); });
 }
 
+/* Under the lock. */
 RedisHealth *
-redis_health(const Digest &address)
+HealthOf::entry()
 {
-	uint64 wanted = address.low != 0 ? address.low : 1;
-
-	if (table == nullptr)
-		attach_table();
-	for (RedisHealth &entry : table->entries)
-	{
-		uint64 there = 0;
-
-		if (pg_atomic_compare_exchange_u64(&entry.address, &there, wanted) || there == wanted)
-			return &entry;
-	}
-	return nullptr;
-}
-
-int64
-health_clock() noexcept
-{
-	auto now = std::chrono::steady_clock::now().time_since_epoch();
-
-	return std::chrono::duration_cast<std::chrono::microseconds>(now).count();
+	if (entry_ == nullptr || pg_atomic_read_u64(&entry_->key) != key_)
+		entry_ = find_entry(key_);
+	return entry_;
 }
 
 bool
-in_shared_pause(RedisHealth *health) noexcept
+HealthOf::ask(int64 longest_us, bool impatient)
 {
-	return health != nullptr && pg_atomic_read_u32(&health->silences) >= kSilencesToPause &&
-	       health_clock() < static_cast<int64>(pg_atomic_read_u64(&health->not_before));
+	uint32 settled = 0;
+
+	if (entry_ != nullptr && pg_atomic_read_u64(&entry_->key) == key_)
+		settled = pg_atomic_read_u32(&entry_->settled);
+	if (settled != 0)
+	{
+		ticket_.round = settled - 1;
+		ticket_.probe = false;
+		asking_ = true;
+		return true;
+	}
+
+	int64 now = now_us();
+	Locked locked;
+	RedisHealth *mine = entry();
+
+	mine->asked_us = now;
+	asking_ = mine->breaker.admit(now, longest_us, impatient && !mine->refused, &ticket_);
+	return asking_;
+}
+
+HealthChange
+HealthOf::report_success() noexcept
+{
+	HealthChange change = {HealthChange::kNothing, 0};
+
+	if (!asking_)
+		return change;
+	asking_ = false;
+	if (!ticket_.probe && pg_atomic_read_u32(&entry_->settled) == ticket_.round + 1)
+		return change;
+
+	TimestampTz now = GetCurrentTimestamp();
+	Locked locked;
+	RedisHealth *mine = entry();
+	uint32 tries = mine->breaker.failures();
+
+	mine->breaker.success(ticket_);
+	if (mine->breaker.state() != Breaker::State::kClosed)
+		return change;
+	if (!mine->answers)
+	{
+		mine->since = now;
+		change = {mine->connected ? HealthChange::kReconnected : HealthChange::kConnected, tries};
+		mine->reconnects += mine->connected ? 1 : 0;
+	}
+	mine->known = mine->connected = mine->answers = true;
+	mine->refused = false;
+	mine->reason = 0;
+	pg_atomic_write_u32(&mine->settled, mine->breaker.round() + 1);
+	return change;
+}
+
+HealthChange
+HealthOf::report_failure(FailureKind kind, uint32 reason, const char *text) noexcept
+{
+	HealthChange change = {HealthChange::kNothing, 0};
+
+	if (!asking_)
+		return change;
+	asking_ = false;
+
+	const Backoff &backoff = kind == FailureKind::kRefused ? kBackoffRefused : kBackoffAway;
+	double chance = pg_prng_double(&pg_global_prng_state);
+	TimestampTz now = GetCurrentTimestamp();
+	Locked locked;
+	RedisHealth *mine = entry();
+
+	strlcpy(mine->last_error, text, sizeof(mine->last_error));
+	if (!mine->breaker.failure(ticket_, now_us(), backoff, chance))
+		return change;
+	pg_atomic_write_u32(&mine->settled, 0);
+	if (mine->answers || !mine->known)
+		mine->since = now;
+	mine->known = true;
+	mine->answers = false;
+	mine->refused = kind == FailureKind::kRefused;
+	if (mine->reason != reason)
+		change.what = HealthChange::kFailed;
+	mine->reason = reason;
+	return change;
+}
+
+void
+HealthOf::report_nothing() noexcept
+{
+	if (!asking_)
+		return;
+	asking_ = false;
+	if (!ticket_.probe)
+		return;
+
+	Locked locked;
+
+	if (pg_atomic_read_u64(&entry_->key) == key_)
+		entry_->breaker.abandon(ticket_, now_us());
 }
 
 bool
-note_shared_failure(RedisHealth *health, int64 took_us, uint32 reason) noexcept
+HealthOf::note_refusal(const char *text) noexcept
 {
-	if (took_us >= kSilenceUs)
-	{
-		int64 pause = std::min(took_us * kPauseFactor, kLongestPauseUs);
+	int64 now = now_us();
+	char word[sizeof(RedisHealth::refusal)];
+	Locked locked;
+	RedisHealth *mine = entry();
 
-		pg_atomic_write_u64(&health->not_before, static_cast<uint64>(health_clock() + pause));
-		pg_atomic_fetch_add_u32(&health->silences, 1);
-	}
-	pg_atomic_fetch_add_u32(&health->failures, 1);
-	return pg_atomic_exchange_u32(&health->reason, reason) != reason;
+	strlcpy(word, text, sizeof(word));
+	if (char *blank = strchr(word, ' '))
+		*blank = '\0';
+	strlcpy(mine->last_error, text, sizeof(mine->last_error));
+	if (strcmp(mine->refusal, word) == 0 && now - mine->refusal_told_us < kTellAgainUs)
+		return false;
+	strlcpy(mine->refusal, word, sizeof(mine->refusal));
+	mine->refusal_told_us = now;
+	return true;
 }
 
-uint32
-note_shared_success(RedisHealth *health) noexcept
+HealthStatus
+HealthOf::status()
 {
-	/* Written only when something changes: this is on the path of every hit. */
-	if (pg_atomic_read_u32(&health->failures) == 0)
-		return 0;
-	pg_atomic_write_u32(&health->silences, 0);
-	pg_atomic_write_u32(&health->reason, 0);
-	return pg_atomic_exchange_u32(&health->failures, 0);
+	HealthStatus status;
+	Locked locked;
+	RedisHealth *mine = entry();
+
+	status.known = mine->known;
+	status.answers = mine->answers;
+	status.breaker = mine->breaker.state();
+	status.since = mine->since;
+	status.reconnects = mine->reconnects;
+	strlcpy(status.last_error, mine->last_error, sizeof(status.last_error));
+	return status;
+}
+
+bool
+count_connection(int most)
+{
+	call([] { attach_table(); });
+	if (pg_atomic_fetch_add_u32(&table->connections, 1) < static_cast<uint32>(most))
+		return true;
+	pg_atomic_fetch_sub_u32(&table->connections, 1);
+	return false;
+}
+
+void
+discount_connection() noexcept
+{
+	pg_atomic_fetch_sub_u32(&table->connections, 1);
+}
+
+bool
+tell_about_environment()
+{
+	attach_table();
+	return pg_atomic_exchange_u32(&table->environment_told, 1) == 0;
+}
+
+bool
+tell_about_connections() noexcept
+{
+	uint64 now = static_cast<uint64>(now_us());
+	uint64 told = pg_atomic_read_u64(&table->connections_told);
+
+	return (told == 0 || now - told > static_cast<uint64>(kTellAgainUs)) &&
+	       pg_atomic_compare_exchange_u64(&table->connections_told, &told, now);
 }
 
 } /* namespace cache_ext::pg */

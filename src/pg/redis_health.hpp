@@ -1,46 +1,106 @@
 /*-------------------------------------------------------------------------
  *
  * redis_health.hpp
- *		Shared memory: what all processes have met at an address of Redis.
+ *		Shared memory: what all processes have met at an endpoint of Redis.
  *
  * One process notices that Redis has gone or come back, and tells the log; the
- * others know.  When several in a row got no answer in time, nobody asks for a
- * while, so that a silent Redis does not cost each process its own timeouts.
+ * others know.  After a failure nobody asks for a while, and then one asks for
+ * all (core/base/breaker), so that a dead Redis costs the server one timeout a
+ * pause and not each process its own.  Also counts the connections of the
+ * server.
  *
- * Atomics only: no lock, no wait.  Without room in shared memory each process
- * knows what it has met itself.
+ * A lightweight lock guards the entries.  It is a leaf: nothing is waited for,
+ * raised or allocated under it.  While all is well a question and its report
+ * are one atomic read each and the lock is left alone.
  *
  *-------------------------------------------------------------------------
  */
 #pragma once
 
+#include <string>
+
+#include "core/base/breaker.hpp"
 #include "core/base/digest.hpp"
 #include "pg/server.hpp"
+
+extern "C" {
+#include "datatype/timestamp.h"
+}
 
 namespace cache_ext::pg {
 
 struct RedisHealth;
 
+/* What kind of failure it is: how soon the next attempt may come. */
+enum class FailureKind
+{
+	kAway,   /* not there, silent, or not talking sense: may be back any moment */
+	kRefused /* it is there and does not want us: somebody has to mend something */
+};
+
+/* What a report has changed, for the log: the reporter is the one to tell it. */
+struct HealthChange
+{
+	enum What
+	{
+		kNothing,
+		kConnected, /* for the first time */
+		kFailed,    /* or fails for another reason than it did */
+		kReconnected
+	} what;
+	uint32 tries; /* of kReconnected: attempts that had failed */
+};
+
+struct HealthStatus
+{
+	bool known; /* somebody has asked it since the server's start */
+	bool answers;
+	Breaker::State breaker;
+	TimestampTz since; /* when it began, or ceased, to answer */
+	int64 reconnects;
+	char last_error[256]; /* empty: none */
+};
+
 /* Hooks for shared memory when the library is preloaded; nothing otherwise. */
 void register_redis_health();
 
-/* The entry of an address, taken at first use; a null pointer when all are in use.  May raise. */
-RedisHealth *redis_health(const Digest &address);
+/* An endpoint as this process knows it; the entry is looked up when it is used.  May raise. */
+class HealthOf
+{
+  public:
+	void set_endpoint(const Digest &fingerprint);
 
-/* Microseconds on the monotonic clock, which all processes share. */
-int64 health_clock() noexcept;
+	/*
+	 * May we ask now?  Then exactly one of the reports below has to follow, at
+	 * the latest by forget_question() when the process ends.
+	 */
+	bool ask(int64 longest_us, bool impatient);
+	HealthChange report_success() noexcept;
+	HealthChange report_failure(FailureKind kind, uint32 reason, const char *text) noexcept;
+	void report_nothing() noexcept; /* cancelled, or it never got so far */
 
-/* Has everybody been asked to leave Redis alone for a while? */
-bool in_shared_pause(RedisHealth *health) noexcept;
+	/* A command was refused by a server that is well.  True when the log should be told. */
+	bool note_refusal(const char *text) noexcept;
 
-/*
- * A failure that took so long, for a reason (not 0).  True when the last one
- * since a success had another reason or there was none: the caller is the one to
- * tell the log.
- */
-bool note_shared_failure(RedisHealth *health, int64 took_us, uint32 reason) noexcept;
+	HealthStatus status();
 
-/* A success.  Returns how many failures it ends; not 0: the caller tells the log. */
-uint32 note_shared_success(RedisHealth *health) noexcept;
+  private:
+	RedisHealth *entry();
+
+	uint64 key_ = 0;
+	RedisHealth *entry_ = nullptr;
+	Breaker::Ticket ticket_;
+	bool asking_ = false;
+};
+
+/* One more connection of this server, unless there are so many. */
+bool count_connection(int most);
+void discount_connection() noexcept; /* safe in a signal handler */
+
+/* True for one caller since the server's start. */
+bool tell_about_environment();
+
+/* True for one caller a minute. */
+bool tell_about_connections() noexcept;
 
 } /* namespace cache_ext::pg */

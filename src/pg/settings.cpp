@@ -30,6 +30,10 @@ constexpr int kDefaultFoldIntervalMs = 20;
 constexpr int kDefaultConnectTimeoutMs = 1000;
 constexpr int kDefaultCommandTimeoutMs = 200;
 constexpr int kMaxTimeoutMs = 60 * 1000;
+constexpr int kDefaultMaxConnections = 1000;
+constexpr int kMaxMaxConnections = 1000000;
+constexpr int kDefaultIdleTimeoutS = 300;
+constexpr int kMaxIdleTimeoutS = 24 * 3600;
 constexpr int kDefaultTtlS = 300;
 constexpr int kMaxTtlS = 10 * 365 * 24 * 3600;
 constexpr int kDefaultMaxValueSizeKb = 1024;
@@ -42,8 +46,14 @@ constexpr int kDefaultInvalidationTimeoutMs = 1000;
 int fold_interval_ms = kDefaultFoldIntervalMs;
 char *redis_url = nullptr;
 char *redis_password_file = nullptr;
+char *redis_tls_ca_file = nullptr;
+char *redis_tls_certificate_file = nullptr;
+char *redis_tls_key_file = nullptr;
+int redis_tls_verify = kTlsVerifyFull;
 int connect_timeout_ms = kDefaultConnectTimeoutMs;
 int command_timeout_ms = kDefaultCommandTimeoutMs;
+int max_connections = kDefaultMaxConnections;
+int idle_timeout_s = kDefaultIdleTimeoutS;
 bool cache_enabled = true;
 char *key_prefix = nullptr;
 int default_ttl_s = kDefaultTtlS;
@@ -162,13 +172,65 @@ cache_ext_assign_redis_password_file(const char *value, void *)
 {
 	note_assignment(redis_password_file, value);
 }
+
+static void
+cache_ext_assign_redis_tls_ca_file(const char *value, void *)
+{
+	note_assignment(redis_tls_ca_file, value);
+}
+
+static void
+cache_ext_assign_redis_tls_certificate_file(const char *value, void *)
+{
+	note_assignment(redis_tls_certificate_file, value);
+}
+
+static void
+cache_ext_assign_redis_tls_key_file(const char *value, void *)
+{
+	note_assignment(redis_tls_key_file, value);
+}
+
+static void
+cache_ext_assign_redis_tls_verify(int value, void *)
+{
+	if (value != redis_tls_verify)
+		++redis_settings_generation;
+}
+}
+
+static const config_enum_entry kTlsVerifyOptions[] = {
+    {"full", kTlsVerifyFull, false}, {"ca", kTlsVerifyCa, false}, {nullptr, 0, false}};
+
+static void
+define_tls_settings()
+{
+	DefineCustomStringVariable("cache_ext.redis_tls_ca_file",
+	                           "File of the certificate authorities that may vouch for Redis.",
+	                           "When empty, the system's. Used for rediss:// addresses.",
+	                           &redis_tls_ca_file, "", PGC_SUSET, 0, nullptr,
+	                           cache_ext_assign_redis_tls_ca_file, nullptr);
+	DefineCustomStringVariable("cache_ext.redis_tls_certificate_file",
+	                           "File of the certificate that Redis asks of us, with its chain.",
+	                           nullptr, &redis_tls_certificate_file, "", PGC_SUSET, 0, nullptr,
+	                           cache_ext_assign_redis_tls_certificate_file, nullptr);
+	DefineCustomStringVariable(
+	    "cache_ext.redis_tls_key_file", "File of that certificate's private key.",
+	    "It must belong to the server's user and be readable by nobody else.", &redis_tls_key_file,
+	    "", PGC_SUSET, 0, nullptr, cache_ext_assign_redis_tls_key_file, nullptr);
+	DefineCustomEnumVariable("cache_ext.redis_tls_verify",
+	                         "What is verified of the certificate of Redis.",
+	                         "full: who vouches for it and that it names the host; ca: only who "
+	                         "vouches for it.",
+	                         &redis_tls_verify, kTlsVerifyFull, kTlsVerifyOptions, PGC_SUSET, 0,
+	                         nullptr, cache_ext_assign_redis_tls_verify, nullptr);
 }
 
 static void
 define_redis_settings()
 {
 	DefineCustomStringVariable(
-	    "cache_ext.redis_url", "Address of Redis: redis:// or unix://, empty for none.",
+	    "cache_ext.redis_url", "Address of Redis: redis://, rediss:// or unix://, empty for none.",
 	    "When empty, the server's environment variable REDIS_URL is used, then REDIS_HOST, "
 	    "REDIS_PORT and REDIS_PASSWORD.",
 	    &redis_url, "", PGC_SUSET, GUC_SUPERUSER_ONLY, cache_ext_check_redis_url,
@@ -177,6 +239,7 @@ define_redis_settings()
 	    "cache_ext.redis_password_file", "File that holds the password for Redis.",
 	    "It must belong to the server's user and be readable by nobody else.", &redis_password_file,
 	    "", PGC_SUSET, GUC_SUPERUSER_ONLY, nullptr, cache_ext_assign_redis_password_file, nullptr);
+	define_tls_settings();
 	DefineCustomIntVariable("cache_ext.connect_timeout",
 	                        "Longest time to wait for a connection to Redis.", nullptr,
 	                        &connect_timeout_ms, kDefaultConnectTimeoutMs, 1, kMaxTimeoutMs,
@@ -185,6 +248,16 @@ define_redis_settings()
 	                        "Longest time to wait for Redis to answer one call.", nullptr,
 	                        &command_timeout_ms, kDefaultCommandTimeoutMs, 1, kMaxTimeoutMs,
 	                        PGC_SUSET, GUC_UNIT_MS, nullptr, nullptr, nullptr);
+	DefineCustomIntVariable("cache_ext.max_connections",
+	                        "Most connections to Redis that the sessions of this server hold.",
+	                        "Background workers have their own. A session beyond it goes on "
+	                        "without Redis.",
+	                        &max_connections, kDefaultMaxConnections, 1, kMaxMaxConnections,
+	                        PGC_SUSET, 0, nullptr, nullptr, nullptr);
+	DefineCustomIntVariable("cache_ext.idle_timeout",
+	                        "Time after which an unused connection to Redis is closed.",
+	                        "Zero keeps it.", &idle_timeout_s, kDefaultIdleTimeoutS, 0,
+	                        kMaxIdleTimeoutS, PGC_SUSET, GUC_UNIT_S, nullptr, nullptr, nullptr);
 }
 
 static void

@@ -15,8 +15,20 @@ extern int fold_interval_ms;
 /* Redis: where it is and how long to wait for it. */
 extern char *redis_url;           /* empty: see the environment (redis_link.hpp) */
 extern char *redis_password_file; /* empty: none */
+extern char *redis_tls_ca_file;   /* empty: the system's authorities */
+extern char *redis_tls_certificate_file;
+extern char *redis_tls_key_file;
+extern int redis_tls_verify; /* TlsVerify */
 extern int connect_timeout_ms;
 extern int command_timeout_ms;
+extern int max_connections; /* of the whole server, the workers' not counted against it */
+extern int idle_timeout_s;  /* 0: never */
+
+enum TlsVerify
+{
+	kTlsVerifyFull, /* chain and name */
+	kTlsVerifyCa    /* chain alone */
+};
 
 /* The cache. */
 extern bool cache_enabled; /* off: no reads and no fills; invalidations go on */

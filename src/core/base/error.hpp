@@ -23,9 +23,11 @@ struct SqlState
 constexpr SqlState kInvalidParameterValue{"22023"};
 constexpr SqlState kInvalidTextRepresentation{"22P02"};
 constexpr SqlState kFeatureNotSupported{"0A000"};
+constexpr SqlState kCannotConnect{"08001"};
 constexpr SqlState kConnectionFailure{"08006"};
 constexpr SqlState kInvalidAuthorization{"28000"};
 constexpr SqlState kProtocolViolation{"08P01"};
+constexpr SqlState kTooManyConnections{"53300"};
 constexpr SqlState kDataCorrupted{"XX001"};
 
 /*

@@ -23,8 +23,8 @@ constexpr long kMaxDatabase = 1000000;
 refuse(const char *what, const char *hint = "")
 {
 	throw Error(kInvalidParameterValue, std::string("invalid Redis address: ") + what,
-	            "The forms are redis://[user[:password]@]host[:port][/database] and "
-	            "unix://[user[:password]@]/path[?db=database].",
+	            "The forms are redis://[user[:password]@]host[:port][/database], the same with "
+	            "rediss:// for TLS, and unix://[user[:password]@]/path[?db=database].",
 	            hint);
 }
 
@@ -134,6 +134,8 @@ read_host_and_port(std::string_view part, Address *address)
 	for (unsigned char c : host)
 		if (c <= ' ' || c == 0x7f)
 			refuse("the host contains a blank or a control character");
+	if (host.front() == '-')
+		refuse("the host begins with a hyphen");
 	address->host = std::string(host);
 
 	if (rest.empty())
@@ -145,7 +147,7 @@ read_host_and_port(std::string_view part, Address *address)
 	address->port = static_cast<int>(*port);
 }
 
-/* What stands between "redis://" and the end. */
+/* What stands between "redis://" or "rediss://" and the end. */
 static void
 read_tcp(std::string_view rest, Address *address)
 {
@@ -212,15 +214,16 @@ parse_address(std::string_view url)
 	Address address;
 
 	if (url.substr(0, kTls.size()) == kTls)
-		throw Error(kFeatureNotSupported, "encrypted connections to Redis are not supported",
-		            "The address begins with rediss://.",
-		            "Use redis:// or unix:// in a network you trust, or a local TLS proxy.");
-	if (url.substr(0, kTcp.size()) == kTcp)
+	{
+		address.encrypted = true;
+		read_tcp(url.substr(kTls.size()), &address);
+	}
+	else if (url.substr(0, kTcp.size()) == kTcp)
 		read_tcp(url.substr(kTcp.size()), &address);
 	else if (url.substr(0, kUnix.size()) == kUnix)
 		read_unix(url.substr(kUnix.size()), &address);
 	else
-		refuse("it does not begin with redis:// or unix://");
+		refuse("it does not begin with redis://, rediss:// or unix://");
 	return address;
 }
 
@@ -238,6 +241,12 @@ Address::name() const
 	if (database != 0)
 		name += (is_unix() ? "?db=" : "/") + std::to_string(database);
 	return name;
+}
+
+std::string
+Address::url() const
+{
+	return (is_unix() ? "unix://" : encrypted ? "rediss://" : "redis://") + name();
 }
 
 } /* namespace cache_ext::redis */

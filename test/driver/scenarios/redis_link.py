@@ -205,7 +205,7 @@ def an_outage_is_told_once_and_costs_few_timeouts(options):
         with open(servers.postgres.log) as log:
             lines = [line for line in log if redis.path in line and " LOG: " in line and "client backend" in line]
         gone = [line for line in lines if "did not answer in time" in line or "could not connect" in line]
-        back = [line for line in lines if "answers again" in line]
+        back = [line for line in lines if "reconnected to" in line]
         expect(len(gone) == 1 and len(back) == 1, "the log says:\n  " + "  ".join(lines))
         expect(took < 8 * 0.3, f"eight sessions waited for {took:.1f} s together")
         for db in sessions:
@@ -235,25 +235,44 @@ def a_redis_that_lies_costs_neither_the_answer_nor_the_backend(options):
         expect(b"x" * 1000 not in text, "an endless error text reached the log")
 
 
-def connections_leave_nothing_open(options):
+def ten_thousand_connections_leave_nothing_open(options):
+    # Another database is another endpoint, so that each call connects, whatever became of the one before.
+    loop = """DO $$ BEGIN
+        FOR i IN 1..%d LOOP
+            PERFORM set_config('cache_ext.redis_url', '%s?db=' || i %% %d, false), cache_get('k');
+        END LOOP;
+    END $$"""
+    redis = Redis(work("reconnects"))
+    redis.start()
     fake = FakeRedis(work("closing"), Script(lambda request: False))
-    with Servers("closing_pg", fake) as servers:
+    with Servers("reconnects_pg", redis) as servers:
         with servers.session() as db:
             def descriptors():
                 return len(os.listdir(f"/proc/{db.pid}/fd"))
 
-            def attempts():
-                # Another address ends the pause after a failure, so that each call connects.
-                for number in range(100):
-                    db.run(f"SET cache_ext.redis_url = '{fake.url}?db={number % 2}'")
-                    get(db)
+            def connections():
+                with redis.client() as client:
+                    line = client("INFO", "stats").split(b"total_connections_received:")[1]
+                    return int(line.split()[0])
 
-            attempts()
-            before = descriptors()
-            asked = fake.requests
-            attempts()
-            expect(fake.requests >= asked + 300, "the calls did not connect")
+            def connect(times):
+                before, asked = connections(), fake.requests
+                db.run(loop % (times, redis.url, 2))
+                expect(connections() - before >= times, "the calls did not connect")
+                db.run(loop % (times // 10, fake.url, 10000))
+                expect(fake.requests - asked >= times // 10, "the calls that fail did not connect")
+
+            connect(100)
+            before, memory = descriptors(), resident(db.pid)
+            connect(10000)
             expect(descriptors() <= before, f"{before} descriptors became {descriptors()}")
+            expect(resident(db.pid) < memory + 4096, f"{memory} kB became {resident(db.pid)} kB")
+    fake.stop()
+
+
+def resident(pid):
+    with open(f"/proc/{pid}/status") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith("VmRSS"))
 
 
 def a_restarted_redis_is_found_again(options):
@@ -359,7 +378,7 @@ TESTS = [
     a_silent_redis_is_not_asked_on_every_call,
     an_outage_is_told_once_and_costs_few_timeouts,
     a_redis_that_lies_costs_neither_the_answer_nor_the_backend,
-    connections_leave_nothing_open,
+    ten_thousand_connections_leave_nothing_open,
     a_restarted_redis_is_found_again,
     a_changed_address_moves_the_traffic_at_reload,
     an_address_may_have_host_port_user_password_and_database,

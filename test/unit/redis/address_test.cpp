@@ -99,12 +99,15 @@ TEST(Address, TakesASocket)
 	EXPECT_EQ(address.database, 2);
 }
 
-TEST(Address, RefusesEncryptionAsNotSupported)
+TEST(Address, TakesAnEncryptedOne)
 {
-	Refusal refusal = refusal_of("rediss://:hunter2@host");
+	Address address = parse_address("rediss://shop:hunter2@cache.example/1");
 
-	EXPECT_EQ(refusal.code, "0A000");
-	EXPECT_EQ(refusal.text.find("hunter2"), std::string::npos);
+	EXPECT_TRUE(address.encrypted);
+	EXPECT_EQ(address.host, "cache.example");
+	EXPECT_EQ(address.port, 6379);
+	EXPECT_EQ(address.url(), "rediss://cache.example:6379/1");
+	EXPECT_FALSE(parse_address("redis://cache.example").encrypted);
 }
 
 TEST(Address, NamesTheWrongPartAndNeverTheSecret)
@@ -122,6 +125,8 @@ TEST(Address, NamesTheWrongPartAndNeverTheSecret)
 	    {"redis://:hunter2@", "host"},
 	    {"redis://:hunter2@:6379", "host"},
 	    {"redis://:hunter2@ho st", "host"},
+	    {"redis://:hunter2@-host", "host"},
+	    {"rediss://:hunter2@:6379", "host"},
 	    {"redis://:hunter2@[::1", "]"},
 	    {"redis://:hunter2@[::1]x", "port"},
 	    {"redis://:hunter2@host:0", "port"},

@@ -1,0 +1,34 @@
+/*-------------------------------------------------------------------------
+ *
+ * server_report.hpp
+ *		What INFO says about a server, for those who watch it.
+ *
+ *-------------------------------------------------------------------------
+ */
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+
+namespace cache_ext::redis {
+
+/* What a server does not say stays empty. */
+struct ServerReport
+{
+	std::string version; /* "redis 7.0.15", "valkey 8.1.1" */
+	std::string role;    /* "master" or "replica" */
+	std::optional<int64_t> clients;
+	std::optional<int64_t> memory_bytes;
+	std::optional<int64_t> keyspace_hits;
+	std::optional<int64_t> keyspace_misses;
+	std::optional<int64_t> keys; /* of the one database */
+};
+
+/* The value of a line "name:value"; empty when there is none. */
+std::string_view report_field(std::string_view report, std::string_view name);
+
+ServerReport read_server_report(std::string_view report, int database);
+
+} /* namespace cache_ext::redis */
