@@ -103,6 +103,15 @@ redis_disconnect() noexcept
 	link = nullptr;
 }
 
+/* Closed at once, while its number still says whose the last replies are. */
+static void
+give_up_link() noexcept
+{
+	end_idle_watch();
+	link->transport.close();
+	link->spent = true;
+}
+
 uint64
 redis_connection() noexcept
 {
@@ -221,10 +230,11 @@ note_refusal(const std::string &name, const std::string &text)
 
 /*
  * An error among the replies that speaks of the server and not of the command:
- * the connection is given up, so that the next use looks anew who is there.
+ * the connection is given up, so that the next use looks anew who is there.  A
+ * worker stays with a server that is merely full: what it removes makes room.
  */
 static void
-judge_replies(const std::vector<redis::Reply> &replies)
+judge_replies(const std::vector<redis::Reply> &replies, bool worker)
 {
 	for (const redis::Reply &reply : replies)
 	{
@@ -238,9 +248,8 @@ judge_replies(const std::vector<redis::Reply> &replies)
 
 		std::string text = redis::readable(reply.text);
 
-		link->spent = true;
-		end_idle_watch();
-		link->transport.close();
+		if (!(worker && refusal == redis::Refusal::kFull))
+			give_up_link();
 		if (refusal == redis::Refusal::kLogin)
 			note_failure(refused_login(link->name, text));
 		else if (refusal == redis::Refusal::kNotServing)
@@ -401,7 +410,7 @@ redis_exchange(const redis::Request &request, const ExchangeOptions &options, Re
 
 		if (server != nullptr)
 			*server = describe(*link);
-		judge_replies(replies);
+		judge_replies(replies, is_worker(options));
 		return replies;
 	});
 }
