@@ -101,6 +101,41 @@ SELECT statistics_fold() >= 0 AS folded;   -- the worker may have been first
 SELECT * FROM m_range ORDER BY g;
 SELECT differences('m_range');
 
+-- extremes from an index that the table has anyway: nothing is kept twice, whatever is folded
+CREATE TABLE visit (place text, at timestamp, n integer);
+CREATE INDEX visit_at ON visit (place, at DESC);
+CREATE INDEX visit_n ON visit (n) INCLUDE (place);
+SELECT statistics_create('visits', 'SELECT place, count(*) AS visits, min(at) AS first, max(at) AS last FROM visit GROUP BY place');
+SELECT statistics_create('visit_range', 'SELECT min(n) AS lo, max(n) AS hi, max(at) AS last FROM visit');
+SELECT count(*) AS parts FROM pg_class WHERE relnamespace = 'cache_ext_internal'::regnamespace AND relkind = 'r'
+    AND relname ~ (SELECT '^part_(' || string_agg(id::text, '|') || ')_' FROM cache_ext_internal.statistic
+                   WHERE relation IN ('visits'::regclass, 'visit_range'::regclass));
+INSERT INTO visit SELECT p, timestamp '2026-01-01' + i * interval '1 day', i
+FROM unnest(ARRAY['a', 'b', NULL]) p, generate_series(1, 4) i;
+INSERT INTO visit VALUES ('c', NULL, NULL);
+SELECT * FROM visits ORDER BY place;
+SELECT statistics_fold() >= 0 AS folded;
+SELECT * FROM visits ORDER BY place;
+SELECT * FROM visit_range;
+DELETE FROM visit WHERE n = 4 AND place = 'a' OR n = 1;
+UPDATE visit SET at = at + interval '1 hour', n = n * 10 WHERE place = 'b' AND n = 4;
+SELECT * FROM visits ORDER BY place;
+SELECT * FROM visit_range;
+SELECT statistics_fold() >= 0 AS folded;
+INSERT INTO visit VALUES ('c', '2025-12-24', 0);
+SELECT * FROM visits ORDER BY place;
+DELETE FROM visit WHERE place IN ('c', 'b') OR place IS NULL;
+SELECT statistics_fold() >= 0 AS folded;
+SELECT * FROM visits ORDER BY place;
+SELECT * FROM visit_range;
+SELECT differences('visits'), differences('visit_range');
+-- without the index what needs it is answered by the query
+DROP INDEX visit_at;
+DELETE FROM visit WHERE at = (SELECT max(at) FROM visit);
+SELECT * FROM visits;
+SELECT differences('visits'), differences('visit_range');
+DROP TABLE visit CASCADE;
+
 -- refused, with the construct's name
 \set ECHO none
 CREATE FUNCTION refusal(query text) RETURNS text LANGUAGE plpgsql AS $$

@@ -34,6 +34,9 @@ CREATE TABLE reading (
     tag         text,
     PRIMARY KEY (region, id)
 );
+-- These serve min(n) and max(n) of `reading`; the partitions of `measure` keep the values.
+CREATE INDEX ON reading (kind, n);
+CREATE INDEX ON reading (n DESC);
 CREATE TABLE measure (
     LIKE reading,
     PRIMARY KEY (region, id),
@@ -722,7 +725,10 @@ class Storm:
         while True:
             stopping = self.stopping.wait(0.03)
             for (gid,) in db.rows("SELECT gid FROM pg_prepared_xacts WHERE database = current_database()"):
-                db.run(("COMMIT" if rng.random() < 0.6 else "ROLLBACK") + f" PREPARED '{gid}'")
+                try:
+                    db.run(("COMMIT" if rng.random() < 0.6 else "ROLLBACK") + f" PREPARED '{gid}'")
+                except psycopg2.errors.ObjectNotInPrerequisiteState:
+                    pass  # busy: whoever prepares it has not let go of it; the next round finds it
             if stopping:
                 return
 

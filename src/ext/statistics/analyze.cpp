@@ -489,6 +489,11 @@ finish_parts(Definition *d)
 				part.cell_is_sum[cell.place.number] = is_sum(cell.role);
 		}
 		part.key_desc = describe_keys(part.keys, part.key_count);
+		if (part.kind == PartKind::kValues)
+		{
+			part.order = static_cast<FmgrInfo *>(palloc0(sizeof(FmgrInfo)));
+			fmgr_info(part.keys[part.key_count - 1].order_proc, part.order);
+		}
 	}
 }
 

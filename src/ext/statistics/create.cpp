@@ -9,6 +9,7 @@
 #include "ext/statistics/feed.hpp"
 #include "ext/statistics/fold.hpp"
 #include "ext/statistics/sides.hpp"
+#include "ext/statistics/source_index.hpp"
 #include "ext/statistics/sources.hpp"
 #include "pg/guard.hpp"
 #include "pg/maintenance_lock.hpp"
@@ -236,8 +237,11 @@ create_tables(const Definition *d, int32 id)
 
 	for (int i = 0; i < d->part_count; ++i)
 	{
-		const Part &part = d->parts[i];
+		Part &part = d->parts[i];
 
+		part.by_index = OidIsValid(find_source_index(d, part));
+		if (part.by_index)
+			continue;
 		resetStringInfo(&columns);
 		append_keys(&columns, part.keys, part.key_count);
 		append_cells(&columns, part.cell_is_sum, part.cell_count);
@@ -311,6 +315,8 @@ record_dependencies(const StatisticRow &row, const Definition *d)
 	depend(internal_relation(name), row.relation, DEPENDENCY_AUTO);
 	for (int i = 0; i < d->part_count; ++i)
 	{
+		if (d->parts[i].by_index)
+			continue;
 		part_name(row.id, i, name);
 		depend(internal_relation(name), row.relation, DEPENDENCY_AUTO);
 	}
@@ -335,7 +341,7 @@ flush(Filling *filling, Delta *delta)
 		(void) key_cells(pending->totals, nullptr, nullptr, true);
 	add_delta(pending, delta);
 	pending->last_change = GetCurrentTimestamp();
-	apply(pending);
+	apply(pending, nullptr);
 	delta->clear();
 	MemoryContextSwitchTo(caller);
 	MemoryContextReset(filling->context);
@@ -494,6 +500,8 @@ empty_tables(const Definition *d)
 	run("DELETE FROM cache_ext_internal.%s", name);
 	for (int i = 0; i < d->part_count; ++i)
 	{
+		if (d->parts[i].by_index)
+			continue;
 		part_name(d->row.id, i, name);
 		run("DELETE FROM cache_ext_internal.%s", name);
 	}

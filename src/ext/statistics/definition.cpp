@@ -6,6 +6,7 @@
  *-------------------------------------------------------------------------
  */
 #include "ext/statistics/definition.hpp"
+#include "ext/statistics/source_index.hpp"
 
 extern "C" {
 #include "access/table.h"
@@ -117,7 +118,10 @@ locate_tables(Definition *definition)
 	for (int i = 0; i < definition->part_count; ++i)
 	{
 		part_name(definition->row.id, i, name);
-		definition->parts[i].table = internal_relation(name);
+
+		Part &part = definition->parts[i];
+		part.table = internal_relation(name, only_extremes(definition, part));
+		part.by_index = !OidIsValid(part.table);
 	}
 	definition->logs = static_cast<Oid *>(palloc(sizeof(Oid) * Max(list_length(sources), 1)));
 	foreach (cell, sources)

@@ -93,10 +93,12 @@ struct Part
 	Place place; /* of the value, in a block with sides */
 	int key_count;
 	KeyType *keys;
+	FmgrInfo *order; /* kValues: compares two values */
 	TupleDesc key_desc;
 	int cell_count;
 	bool *cell_is_sum;
-	Oid table; /* of an existing statistic */
+	Oid table;     /* of an existing statistic */
+	bool by_index; /* no table: values are looked for in an index of the source */
 };
 
 enum class AggregateKind : uint8

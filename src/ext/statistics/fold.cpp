@@ -10,8 +10,10 @@
  *
  *-------------------------------------------------------------------------
  */
+#include "ext/statistics/extreme.hpp"
 #include "ext/statistics/fold.hpp"
 #include "ext/statistics/sides.hpp"
+#include "ext/statistics/source_index.hpp"
 #include "ext/statistics/statistics.hpp"
 #include "ext/statistics/store.hpp"
 #include "ext/statistics/summand.hpp"
@@ -25,6 +27,7 @@ extern "C" {
 #include "access/tableam.h"
 #include "access/xact.h"
 #include "common/int.h"
+#include "storage/lmgr.h"
 #include "utils/datum.h"
 #include "utils/numeric.h"
 #include "utils/rel.h"
@@ -109,31 +112,7 @@ upsert_part(Store *store, const Part &part, Snapshot snapshot, const Datum *key,
 
 /* ---- parts ---- */
 
-bool
-is_better(AggregateKind kind, Store *store, Datum candidate, Datum than)
-{
-	int order = compare_values(store, store->key_count - 1, candidate, than);
-
-	return kind == AggregateKind::kMaximum ? order > 0 : order < 0;
-}
-
-void
-note_value(Extreme **note, AggregateKind kind, Store *store, Datum value, int64 before, int64 after,
-           MemoryContext context)
-{
-	if (*note == nullptr)
-		*note = static_cast<Extreme *>(MemoryContextAllocZero(context, sizeof(Extreme)));
-	if (before > 0 && after <= 0)
-		(*note)->removed = true;
-	if (after > 0)
-	{
-		if (!(*note)->has_candidate || is_better(kind, store, value, (*note)->candidate))
-			(*note)->candidate = value;
-		(*note)->has_candidate = true;
-	}
-}
-
-void
+static void
 note_presence(const Derived &derived, int64 *total, Oid type, Datum value, int64 before,
               int64 after, MemoryContext context)
 {
@@ -146,11 +125,40 @@ note_presence(const Derived &derived, int64 *total, Oid type, Datum value, int64
 	MemoryContextSwitchTo(caller);
 }
 
-/*
- * New states of a part with values.  Each value that appears or disappears
- * changes the distinct totals of its group; each touched group is entered into
- * the pending totals with what becomes of its extremes.
- */
+void
+note_change(Pending *pending, int part, const Datum *key, const bool *nulls, int64 before,
+            int64 after)
+{
+	Definition *d = pending->definition;
+	int64 *totals = key_cells(pending->totals, key, nulls, true) + d->cell_count;
+	Datum value = key[d->group_count];
+
+	for (int i = 0; i < d->derived_count; ++i)
+	{
+		const Derived &derived = d->derived[i];
+
+		if (derived.part != part)
+			continue;
+		if (derived.kind == AggregateKind::kDistinct)
+			note_presence(derived, &totals[i], d->parts[part].keys[d->group_count].type, value,
+			              before, after, pending->context);
+		else
+			note_value(reinterpret_cast<Extreme **>(&totals[i]), derived.kind, d->parts[part],
+			           value, before, after, pending->context);
+	}
+}
+
+void
+note_changes(Pending *pending, int part)
+{
+	for_each_key(pending->parts[part], [&](const Datum *key, const bool *nulls, int64 *change) {
+		CHECK_FOR_INTERRUPTS();
+		if (*change != 0)
+			note_change(pending, part, key, nulls, *change<0, *change> 0);
+	});
+}
+
+/* New states of a part with values. */
 static void
 apply_values(Pending *pending, int number, Snapshot snapshot)
 {
@@ -169,21 +177,7 @@ apply_values(Pending *pending, int number, Snapshot snapshot)
 		if (*change == 0)
 			return;
 		upsert_part(store, part, snapshot, key, nulls, change, &before, &after);
-
-		int64 *totals = key_cells(pending->totals, key, nulls, true) + d->cell_count;
-		for (int i = 0; i < d->derived_count; ++i)
-		{
-			const Derived &derived = d->derived[i];
-
-			if (derived.part != number)
-				continue;
-			if (derived.kind == AggregateKind::kDistinct)
-				note_presence(derived, &totals[i], part.keys[d->group_count].type,
-				              key[d->group_count], before, after, pending->context);
-			else
-				note_value(reinterpret_cast<Extreme **>(&totals[i]), derived.kind, store,
-				           key[d->group_count], before, after, pending->context);
-		}
+		note_change(pending, number, key, nulls, before, after);
 		MemoryContextReset(scratch);
 	});
 	MemoryContextSwitchTo(caller);
@@ -297,36 +291,101 @@ outermost(const Definition *d, const Derived &derived, Store *store, Snapshot sn
 	return false;
 }
 
-/* The stored extreme, unless a change moves it: outwards by a candidate, inwards by a removal. */
-static void
-fold_extreme(const Definition *d, const Derived &derived, Store *store, Snapshot snapshot,
-             const Datum *group, const bool *nulls, const Extreme *change, Datum *value, bool *null)
+/* Where the fold looks for extremes that it cannot tell from the change; opened when it does. */
+struct Search
 {
-	if (change == nullptr)
-		return;
-	if (change->removed)
-		*null = !outermost(d, derived, store, snapshot, group, nulls, value);
-	else if (change->has_candidate &&
-	         (*null || is_better(derived.kind, store, change->candidate, *value)))
+	const Definition *definition;
+	MemoryContext context;
+	Store **parts;
+	SourceIndex **indexes;
+	bool no_index; /* not to be had without waiting */
+	Snapshot snapshot;
+	Snapshot complete; /* nothing of it is pending; nullptr if something may be */
+};
+
+/*
+ * A session may have locked the source and wait for this fold, so its locks are
+ * taken only if that needs no waiting, and only for a snapshot that the totals
+ * will equal.
+ */
+static SourceIndex *
+index_without_waiting(const Definition *d, const Part &part, Snapshot complete)
+{
+	if (complete == nullptr ||
+	    !ConditionalLockRelationOid(d->blocks[part.block].source, AccessShareLock))
+		return nullptr;
+
+	Oid index = find_source_index(d, part);
+	if (!OidIsValid(index) || !ConditionalLockRelationOid(index, AccessShareLock))
+		return nullptr;
+	return open_source_index(d, part, index, complete);
+}
+
+static bool
+look_for_extreme(Search *search, const Derived &derived, const Datum *group, const bool *nulls,
+                 Datum *value)
+{
+	const Definition *d = search->definition;
+	const Part &part = d->parts[derived.part];
+	Store *&store = search->parts[derived.part];
+	SourceIndex *&index = search->indexes[derived.part];
+	MemoryContext caller = MemoryContextSwitchTo(search->context);
+
+	if (part.by_index && index == nullptr && !search->no_index)
 	{
-		*value = change->candidate;
-		*null = false;
+		index = index_without_waiting(d, part, search->complete);
+		search->no_index = index == nullptr;
 	}
+	if (!part.by_index && store == nullptr)
+		store = open_part(d, derived.part, AccessShareLock);
+	MemoryContextSwitchTo(caller);
+
+	if (part.by_index)
+		return index != nullptr && outermost_in_source(index, derived.kind, group, nulls, value);
+	return outermost(d, derived, store, search->snapshot, group, nulls, value);
 }
 
 static void
-apply_totals(Pending *pending, Snapshot snapshot)
+close_search(const Search &search)
+{
+	for (int i = 0; i < search.definition->part_count; ++i)
+	{
+		close_store(search.parts[i]);
+		close_source_index(search.indexes[i]);
+	}
+}
+
+/*
+ * The stored extreme, moved.  Where values lie in the source alone, NULL says
+ * that readers have to look; so it may stand for a value, never for another one.
+ */
+static void
+fold_extreme(Search *where, const Derived &derived, bool is_new, const Datum *group,
+             const bool *nulls, const Extreme *change, Datum *value, bool *null)
+{
+	const Part &part = where->definition->parts[derived.part];
+	bool known = !part.by_index || is_new || !*null;
+
+	if (change != nullptr && !(known && move_extreme(derived.kind, part, change, value, null)))
+		*null = !look_for_extreme(where, derived, group, nulls, value);
+}
+
+static void
+apply_totals(Pending *pending, Snapshot snapshot, Snapshot complete)
 {
 	Definition *d = pending->definition;
 	Store *store = open_totals(d, RowExclusiveLock);
-	auto **parts = static_cast<Store **>(palloc0(sizeof(Store *) * Max(d->part_count, 1)));
+	Size parts = Max(d->part_count, 1);
+	Search search = {d,
+	                 CurrentMemoryContext,
+	                 static_cast<Store **>(palloc0(sizeof(Store *) * parts)),
+	                 static_cast<SourceIndex **>(palloc0(sizeof(SourceIndex *) * parts)),
+	                 false,
+	                 snapshot,
+	                 complete};
 	int columns = d->totals_columns();
 	auto *values = static_cast<Datum *>(palloc(sizeof(Datum) * columns));
 	auto *isnull = static_cast<bool *>(palloc(sizeof(bool) * columns));
-
-	for (int i = 0; i < d->derived_count; ++i)
-		if (d->derived[i].kind != AggregateKind::kDistinct && parts[d->derived[i].part] == nullptr)
-			parts[d->derived[i].part] = open_part(d, d->derived[i].part, AccessShareLock);
 
 	MemoryContext scratch =
 	    AllocSetContextCreate(CurrentMemoryContext, "cache_ext totals row", ALLOCSET_SMALL_SIZES);
@@ -370,19 +429,21 @@ apply_totals(Pending *pending, Snapshot snapshot)
 			{
 				values[column] = row == nullptr ? (Datum) 0 : row->tts_values[column];
 				isnull[column] = row == nullptr || row->tts_isnull[column];
-				fold_extreme(d, derived, parts[derived.part], snapshot, group, nulls,
+				fold_extreme(&search, derived, row == nullptr, group, nulls,
 				             reinterpret_cast<const Extreme *>(change[d->cell_count + i]),
 				             &values[column], &isnull[column]);
 				empty = empty && isnull[column];
 			}
 		}
-		if (row == nullptr && !(empty && d->group_count > 0))
+		if (row == nullptr && !(empty && d->group_count > 0 && complete != nullptr))
 			insert_into(store, values, isnull);
 		else if (row != nullptr)
 		{
 			ItemPointerData tid = row->tts_tid;
 
-			if (empty && d->group_count > 0)
+			/* While part of a change is pending, a row of zeros knows that extremes are not known.
+			 */
+			if (empty && d->group_count > 0 && complete != nullptr)
 				delete_from(store, &tid);
 			else
 				update_in(store, &tid, values, isnull);
@@ -392,13 +453,12 @@ apply_totals(Pending *pending, Snapshot snapshot)
 	MemoryContextSwitchTo(caller);
 	MemoryContextDelete(scratch);
 
-	for (int i = 0; i < d->part_count; ++i)
-		close_store(parts[i]);
+	close_search(search);
 	close_store(store);
 }
 
 void
-apply(Pending *pending)
+apply(Pending *pending, Snapshot complete)
 {
 	Definition *d = pending->definition;
 
@@ -406,7 +466,9 @@ apply(Pending *pending)
 	Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
 	for (int i = 0; i < d->part_count; ++i)
 	{
-		if (d->parts[i].kind == PartKind::kValues)
+		if (d->parts[i].by_index)
+			note_changes(pending, i);
+		else if (d->parts[i].kind == PartKind::kValues)
 			apply_values(pending, i, snapshot);
 		else if (d->parts[i].kind == PartKind::kExists)
 			apply_exists(pending, i, snapshot);
@@ -416,7 +478,7 @@ apply(Pending *pending)
 	/* Extremes are looked up in the parts as they are now. */
 	CommandCounterIncrement();
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	apply_totals(pending, snapshot);
+	apply_totals(pending, snapshot, complete);
 	UnregisterSnapshot(snapshot);
 
 	write_progress(d->row.id, pending->last_change, pending->rows);
@@ -483,17 +545,24 @@ collect_row(Folding *folding, std::string_view delta, TimestampTz at)
 	}
 }
 
-static void
+/* Takes what the snapshot sees, as far as memory goes; is that all? */
+static bool
 collect_log(Folding *folding, Oid log, Snapshot snapshot)
 {
 	Relation relation = table_open(log, RowExclusiveLock);
 	TupleTableSlot *slot = table_slot_create(relation, nullptr);
 	TableScanDesc scan = table_beginscan(relation, snapshot, 0, nullptr);
 
-	while (MemoryContextMemAllocated(folding->context, true) < kMaxCollected &&
-	       table_scan_getnextslot(scan, ForwardScanDirection, slot))
+	bool all = true;
+
+	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
 	{
 		CHECK_FOR_INTERRUPTS();
+		if (MemoryContextMemAllocated(folding->context, true) >= kMaxCollected)
+		{
+			all = false;
+			break;
+		}
 		slot_getallattrs(slot);
 		collect_row(folding, pg::view(DatumGetPointer(slot->tts_values[kLogDelta - 1])),
 		            DatumGetTimestampTz(slot->tts_values[kLogAt - 1]));
@@ -503,6 +572,7 @@ collect_log(Folding *folding, Oid log, Snapshot snapshot)
 	table_endscan(scan);
 	ExecDropSingleTupleTableSlot(slot);
 	table_close(relation, NoLock);
+	return all;
 }
 
 int64
@@ -516,12 +586,12 @@ fold_sources(List *sources)
 
 	CommandCounterIncrement();
 	Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
+	bool all = true;
 	foreach (cell, sources)
-		collect_log(&folding, static_cast<SourceRow *>(lfirst(cell))->log, snapshot);
-	UnregisterSnapshot(snapshot);
-
+		all = collect_log(&folding, static_cast<SourceRow *>(lfirst(cell))->log, snapshot) && all;
 	foreach (cell, folding.pendings)
-		apply(static_cast<Pending *>(lfirst(cell)));
+		apply(static_cast<Pending *>(lfirst(cell)), all ? snapshot : nullptr);
+	UnregisterSnapshot(snapshot);
 	MemoryContextDelete(folding.context);
 	return folding.rows;
 }

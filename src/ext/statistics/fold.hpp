@@ -15,8 +15,9 @@ namespace cache_ext::statistics {
 /*
  * Add the sums to the statistic's tables, in the current transaction.  The
  * caller holds the maintenance lock for folding, or is creating the statistic.
+ * `complete` is the snapshot of which nothing remains pending, if there is one.
  */
-void apply(Pending *pending);
+void apply(Pending *pending, Snapshot complete);
 
 /* Does a join key count, given the rows of the other side? */
 bool exists_counts(const Block &block, int64 matches);
@@ -25,28 +26,15 @@ bool exists_counts(const Block &block, int64 matches);
 int64 exists_change(const Block &block, const Part &part, int cell, const int64 *before,
                     const int64 *after, int64 total);
 
-/* What pending values do to one of a group's extremes. */
-struct Extreme
-{
-	bool has_candidate; /* a pending value that has rows */
-	Datum candidate;
-	bool removed; /* a value of the table has lost its last row */
-};
-
 /*
- * Notes the change of a value from so many rows to so many; the value must
- * live as long as the note, which is made in the context at first.
+ * A value of a part went from so many rows to so many: enters into the pending
+ * totals of its group what becomes of distinct totals and extremes.
  */
-void note_value(Extreme **note, AggregateKind kind, Store *store, Datum value, int64 before,
-                int64 after, MemoryContext context);
+void note_change(Pending *pending, int part, const Datum *key, const bool *nulls, int64 before,
+                 int64 after);
 
-/* A value that gets its first rows, or loses its last ones, changes a total over distinct values.
- */
-void note_presence(const Derived &derived, int64 *total, Oid type, Datum value, int64 before,
-                   int64 after, MemoryContext context);
-
-/* Is the candidate further out?  The value is the last key column of the store. */
-bool is_better(AggregateKind kind, Store *store, Datum candidate, Datum than);
+/* The same for a part without a table, where only the sign of the change is known. */
+void note_changes(Pending *pending, int part);
 
 /* State cells as columns of a row, and back; a sum is copied into the current context. */
 void store_cell(bool is_sum, int64 cell, Datum *value, bool *null);

@@ -9,10 +9,12 @@
  *
  *-------------------------------------------------------------------------
  */
+#include "ext/statistics/extreme.hpp"
 #include "ext/statistics/fold.hpp"
 #include "ext/statistics/read.hpp"
 #include "ext/statistics/result.hpp"
 #include "ext/statistics/sides.hpp"
+#include "ext/statistics/source_index.hpp"
 #include "ext/statistics/sources.hpp"
 #include "ext/statistics/store.hpp"
 
@@ -38,6 +40,8 @@ struct Reading
 	Pending *pending;
 	Store *totals;
 	Store **parts;
+	SourceIndex **indexes; /* by part, opened when an extreme has to be looked for */
+	bool lacks_index;
 	MemoryContext scratch;
 
 	ExprContext *econtext;
@@ -90,22 +94,8 @@ resolve_values(Reading *r, int number)
 
 		TupleTableSlot *row = find_row(store, r->snapshot, key, nulls);
 		int64 before = row == nullptr ? 0 : DatumGetInt64(row->tts_values[d->group_count + 1]);
-		int64 after = before + *change;
-		int64 *totals = key_cells(r->pending->totals, key, nulls, true) + d->cell_count;
 
-		for (int i = 0; i < d->derived_count; ++i)
-		{
-			const Derived &derived = d->derived[i];
-
-			if (derived.part != number)
-				continue;
-			if (derived.kind == AggregateKind::kDistinct)
-				note_presence(derived, &totals[i], d->parts[number].keys[d->group_count].type,
-				              key[d->group_count], before, after, r->pending->context);
-			else
-				note_value(reinterpret_cast<Extreme **>(&totals[i]), derived.kind, store,
-				           key[d->group_count], before, after, r->pending->context);
-		}
+		note_change(r->pending, number, key, nulls, before, before + *change);
 	});
 }
 
@@ -171,16 +161,45 @@ outermost_unmentioned(Reading *r, const Derived &derived, const Datum *group, co
 	return false;
 }
 
+/* In the source's own index; without it the query answers in the end. */
+static bool
+outermost_by_index(Reading *r, const Derived &derived, const Datum *group, const bool *nulls,
+                   Datum *value)
+{
+	const Part &part = r->definition->parts[derived.part];
+	SourceIndex *&index = r->indexes[derived.part];
+
+	if (index == nullptr && !r->lacks_index)
+	{
+		MemoryContext caller = MemoryContextSwitchTo(r->pending->context);
+		Oid found = find_source_index(r->definition, part);
+
+		if (OidIsValid(found))
+			index = open_source_index(r->definition, part, found, r->snapshot);
+		else
+			r->lacks_index = true;
+		MemoryContextSwitchTo(caller);
+	}
+	return index != nullptr && outermost_in_source(index, derived.kind, group, nulls, value);
+}
+
 static void
 derive_extreme(Reading *r, const Derived &derived, const Extreme *change, const Datum *group,
                const bool *nulls, Datum *value, bool *null)
 {
-	if (change == nullptr)
+	const Part &part = r->definition->parts[derived.part];
+
+	if (part.by_index)
+	{
+		if (*null || !move_extreme(derived.kind, part, change, value, null))
+			*null = !outermost_by_index(r, derived, group, nulls, value);
 		return;
-	if (change->removed)
-		*null = !outermost_unmentioned(r, derived, group, nulls, value);
+	}
+	if (move_extreme(derived.kind, part, change, value, null))
+		return;
+	*null = !outermost_unmentioned(r, derived, group, nulls, value);
 	if (change->has_candidate &&
-	    (*null || is_better(derived.kind, part_store(r, derived.part), change->candidate, *value)))
+	    (*null || is_better(derived.kind, part, change->candidate, *value)))
 	{
 		*value = change->candidate;
 		*null = false;
@@ -245,10 +264,12 @@ combine(Reading *r, const Datum *group, const bool *group_nulls, TupleTableSlot 
 				    change == nullptr ? folded
 				                      : add_cells(is_sum, folded, change[d->cell_count + i]);
 			}
-			else if (change != nullptr)
+			else
 				derive_extreme(r, d->derived[i],
-				               reinterpret_cast<const Extreme *>(change[d->cell_count + i]), group,
-				               group_nulls, &derived[i], &derived_null[i]);
+				               change == nullptr
+				                   ? nullptr
+				                   : reinterpret_cast<const Extreme *>(change[d->cell_count + i]),
+				               group, group_nulls, &derived[i], &derived_null[i]);
 		}
 
 		ExecClearTuple(r->raw);
@@ -396,6 +417,8 @@ read_statistic(Definition *definition, Snapshot snapshot, const GroupFilter *fil
 	r->scratch = AllocSetContextCreate(context, "cache_ext result row", ALLOCSET_SMALL_SIZES);
 	r->pending = make_pending(definition, context);
 	r->parts = static_cast<Store **>(palloc0(sizeof(Store *) * Max(definition->part_count, 1)));
+	r->indexes = static_cast<SourceIndex **>(
+	    palloc0(sizeof(SourceIndex *) * Max(definition->part_count, 1)));
 	prepare_outputs(r);
 
 	add_logs(r->pending, snapshot);
@@ -404,7 +427,9 @@ read_statistic(Definition *definition, Snapshot snapshot, const GroupFilter *fil
 	read_sides(r->pending, snapshot);
 	for (int i = 0; i < definition->part_count; ++i)
 	{
-		if (definition->parts[i].kind == PartKind::kValues)
+		if (definition->parts[i].by_index)
+			note_changes(r->pending, i);
+		else if (definition->parts[i].kind == PartKind::kValues)
 			resolve_values(r, i);
 		else if (definition->parts[i].kind == PartKind::kExists)
 			resolve_exists(r, i);
@@ -416,11 +441,20 @@ read_statistic(Definition *definition, Snapshot snapshot, const GroupFilter *fil
 
 	close_store(r->totals);
 	for (int i = 0; i < definition->part_count; ++i)
+	{
 		close_store(r->parts[i]);
+		close_source_index(r->indexes[i]);
+	}
 	FreeExprContext(r->econtext, true);
 	ExecDropSingleTupleTableSlot(r->raw);
 	MemoryContextSwitchTo(caller);
 	MemoryContextDelete(context);
+
+	if (r->lacks_index)
+	{
+		tuplestore_clear(into);
+		run_query(definition, snapshot, into, desc);
+	}
 }
 
 void

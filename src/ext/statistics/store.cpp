@@ -8,10 +8,12 @@
 #include "ext/statistics/store.hpp"
 
 extern "C" {
+#include "access/heapam.h"
 #include "access/htup_details.h"
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
+#include "catalog/index.h"
 #include "catalog/namespace.h"
 #include "executor/executor.h"
 #include "utils/lsyscache.h"
@@ -64,12 +66,8 @@ open_store(Oid table, const KeyType *keys, const int *columns, int key_count, LO
 	store->lock = lock;
 	store->slot = table_slot_create(store->table, nullptr);
 	store->equality = static_cast<FmgrInfo *>(palloc0(sizeof(FmgrInfo) * Max(key_count, 1)));
-	store->order = static_cast<FmgrInfo *>(palloc0(sizeof(FmgrInfo) * Max(key_count, 1)));
 	for (int i = 0; i < key_count; ++i)
-	{
 		fmgr_info(keys[i].equality_proc, &store->equality[i]);
-		fmgr_info(keys[i].order_proc, &store->order[i]);
-	}
 	if (key_count > 0)
 		store->index = open_index(store, columns);
 	return store;
@@ -200,13 +198,6 @@ same_value(Store *store, int column, Datum left, Datum right)
 	    FunctionCall2Coll(&store->equality[column], store->keys[column].collation, left, right));
 }
 
-int
-compare_values(Store *store, int column, Datum left, Datum right)
-{
-	return DatumGetInt32(
-	    FunctionCall2Coll(&store->order[column], store->keys[column].collation, left, right));
-}
-
 static CatalogIndexState
 indexes_of(Store *store)
 {
@@ -225,7 +216,20 @@ insert_into(Store *store, Datum *values, bool *nulls)
 {
 	HeapTuple tuple = heap_form_tuple(RelationGetDescr(store->table), values, nulls);
 
-	CatalogTupleInsertWithInfo(store->table, tuple, indexes_of(store));
+	simple_heap_insert(store->table, tuple);
+	if (store->index != nullptr)
+	{
+		if (store->index_info == nullptr)
+		{
+			MemoryContext caller = MemoryContextSwitchTo(store->context);
+
+			store->index_info = BuildIndexInfo(store->index);
+			MemoryContextSwitchTo(caller);
+		}
+		/* The key columns come first in table and index; the caller has just looked the key up. */
+		(void) index_insert(store->index, values, nulls, &tuple->t_self, store->table,
+		                    UNIQUE_CHECK_NO, false, store->index_info);
+	}
 	heap_freetuple(tuple);
 }
 

@@ -33,8 +33,8 @@ struct Store
 	IndexScanDesc scan;
 	TupleTableSlot *slot;
 	FmgrInfo *equality;
-	FmgrInfo *order;
-	CatalogIndexState indexes; /* opened at the first change */
+	CatalogIndexState indexes;    /* opened at the first update */
+	struct IndexInfo *index_info; /* built at the first insert */
 };
 
 Store *open_totals(const Definition *definition, LOCKMODE lock);
@@ -56,11 +56,11 @@ TupleTableSlot *find_row(Store *store, Snapshot snapshot, const Datum *values, c
 void begin_walk(Store *store, Snapshot snapshot, const Datum *values, const bool *nulls, int count);
 TupleTableSlot *next_row(Store *store, ScanDirection direction);
 
-/* Are two values of this key column the same / in which order do they come? */
+/* Are two values of this key column the same? */
 bool same_value(Store *store, int column, Datum left, Datum right);
-int compare_values(Store *store, int column, Datum left, Datum right);
 
-/* Changes, by the whole row. */
+/* Changes, by the whole row; a key that is inserted must not be there, which nobody checks again.
+ */
 void insert_into(Store *store, Datum *values, bool *nulls);
 void update_in(Store *store, ItemPointer tid, Datum *values, bool *nulls);
 void delete_from(Store *store, ItemPointer tid);
