@@ -13,7 +13,7 @@ extern "C" {
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
-#include "catalog/index.h"
+#include "access/genam.h"
 #include "catalog/namespace.h"
 #include "executor/executor.h"
 #include "utils/lsyscache.h"
@@ -215,20 +215,22 @@ void
 insert_into(Store *store, Datum *values, bool *nulls)
 {
 	HeapTuple tuple = heap_form_tuple(RelationGetDescr(store->table), values, nulls);
+	CatalogIndexState indexes = indexes_of(store);
 
 	simple_heap_insert(store->table, tuple);
-	if (store->index != nullptr)
+	for (int i = 0; i < indexes->ri_NumIndices; ++i)
 	{
-		if (store->index_info == nullptr)
-		{
-			MemoryContext caller = MemoryContextSwitchTo(store->context);
+		IndexInfo *info = indexes->ri_IndexRelationInfo[i];
+		Datum keys[INDEX_MAX_KEYS];
+		bool key_nulls[INDEX_MAX_KEYS];
 
-			store->index_info = BuildIndexInfo(store->index);
-			MemoryContextSwitchTo(caller);
+		for (int k = 0; k < info->ii_NumIndexAttrs; ++k)
+		{
+			keys[k] = values[info->ii_IndexAttrNumbers[k] - 1];
+			key_nulls[k] = nulls[info->ii_IndexAttrNumbers[k] - 1];
 		}
-		/* The key columns come first in table and index; the caller has just looked the key up. */
-		(void) index_insert(store->index, values, nulls, &tuple->t_self, store->table,
-		                    UNIQUE_CHECK_NO, false, store->index_info);
+		(void) index_insert(indexes->ri_IndexRelationDescs[i], keys, key_nulls, &tuple->t_self,
+		                    store->table, UNIQUE_CHECK_NO, false, info);
 	}
 	heap_freetuple(tuple);
 }

@@ -33,8 +33,7 @@ struct Store
 	IndexScanDesc scan;
 	TupleTableSlot *slot;
 	FmgrInfo *equality;
-	CatalogIndexState indexes;    /* opened at the first update */
-	struct IndexInfo *index_info; /* built at the first insert */
+	CatalogIndexState indexes; /* opened at the first change */
 };
 
 Store *open_totals(const Definition *definition, LOCKMODE lock);
@@ -59,8 +58,7 @@ TupleTableSlot *next_row(Store *store, ScanDirection direction);
 /* Are two values of this key column the same? */
 bool same_value(Store *store, int column, Datum left, Datum right);
 
-/* Changes, by the whole row; a key that is inserted must not be there, which nobody checks again.
- */
+/* Changes, by the whole row.  Nobody checks that a key that is inserted is not there yet. */
 void insert_into(Store *store, Datum *values, bool *nulls);
 void update_in(Store *store, ItemPointer tid, Datum *values, bool *nulls);
 void delete_from(Store *store, ItemPointer tid);
