@@ -23,11 +23,10 @@ COMMENT ON TABLE cache_ext_internal.statistic IS
 
 CREATE TABLE cache_ext_internal.source (
     id integer PRIMARY KEY,
-    relation regclass NOT NULL UNIQUE,
-    log regclass NOT NULL
+    relation regclass NOT NULL UNIQUE
 );
 COMMENT ON TABLE cache_ext_internal.source IS
-    'a row a captured table (the root of its partitions) and the log of its partial rows';
+    'a row a captured table (the root of its partitions or children); log_<id> has its partial rows';
 
 CREATE TABLE cache_ext_internal.statistic_source (
     source integer NOT NULL REFERENCES cache_ext_internal.source ON DELETE CASCADE,
@@ -41,7 +40,7 @@ CREATE TABLE cache_ext_internal.leaf (
     source integer NOT NULL REFERENCES cache_ext_internal.source ON DELETE CASCADE
 );
 COMMENT ON TABLE cache_ext_internal.leaf IS
-    'partitions of the sources as the statistics count them, so that ATTACH and DETACH are noticed';
+    'partitions and inheritance children of the sources as the statistics count them, so that those that come and go are noticed';
 
 CREATE TABLE cache_ext_internal.progress (
     statistic integer PRIMARY KEY REFERENCES cache_ext_internal.statistic ON DELETE CASCADE,
@@ -52,13 +51,16 @@ CREATE TABLE cache_ext_internal.progress (
 COMMENT ON TABLE cache_ext_internal.progress IS
     'what folding has done for each statistic; a snapshot that sees its row sees the statistic filled';
 
-SELECT pg_catalog.pg_extension_config_dump('cache_ext_internal.statistic_id', '');
-SELECT pg_catalog.pg_extension_config_dump('cache_ext_internal.source_id', '');
-SELECT pg_catalog.pg_extension_config_dump('cache_ext_internal.statistic', '');
-SELECT pg_catalog.pg_extension_config_dump('cache_ext_internal.source', '');
-SELECT pg_catalog.pg_extension_config_dump('cache_ext_internal.statistic_source', '');
-SELECT pg_catalog.pg_extension_config_dump('cache_ext_internal.leaf', '');
-SELECT pg_catalog.pg_extension_config_dump('cache_ext_internal.progress', '');
+CREATE TABLE cache_ext_internal.failure (
+    statistic integer PRIMARY KEY,
+    message text NOT NULL,
+    at timestamptz NOT NULL
+);
+COMMENT ON TABLE cache_ext_internal.failure IS
+    'why the worker could not fill a statistic; it does not try again before statistics_refresh()';
+
+-- None of these is dumped: a dump carries a statistic as its views, its foreign table and its triggers,
+-- from which the worker of the database that it is restored into makes the rest (restore.cpp).
 
 CREATE FUNCTION cache_ext_internal.capture_statement() RETURNS trigger
     AS 'MODULE_PATHNAME', 'cache_ext_capture_statement'

@@ -159,13 +159,90 @@ RESET session_replication_role;
 SELECT exact('session_replication_role = replica');
 SELECT statistics_fold() >= 0 AS folded;
 SELECT exact('fold');
+-- while a trigger is disabled the statistics answer from the tables; afterwards the worker fills them
 ALTER TABLE thing DISABLE TRIGGER "0_cache_ext_insert";
+INSERT INTO thing VALUES (510, 1, 'unseen', 5);
 SELECT relation, state, detail FROM statistics_status ORDER BY 1::text;
-ALTER TABLE thing ENABLE TRIGGER USER;
+SELECT exact('DISABLE TRIGGER');
+SELECT statistics_wait('overview');
+SELECT statistics_create('unseen', 'SELECT count(*) FROM thing');
+ALTER TABLE thing ENABLE TRIGGER ALL;
+SELECT tgname, tgenabled FROM pg_trigger
+WHERE tgrelid = 'thing'::regclass AND tgname LIKE '0_cache_ext%' ORDER BY 1;
+SELECT statistics_wait('by_owner', '1 min'), statistics_wait('overview', '1 min');
 SELECT relation, state FROM statistics_status ORDER BY 1::text;
-ALTER TABLE thing ENABLE REPLICA TRIGGER "0_cache_ext_replica", ENABLE ALWAYS TRIGGER "0_cache_ext_truncate";
+SELECT exact('ENABLE TRIGGER ALL');
+ALTER TABLE thing DISABLE TRIGGER ALL;
+DELETE FROM thing WHERE id = 510;
+SELECT statistics_refresh('by_owner');
+SELECT state FROM statistics_status WHERE relation = 'by_owner'::regclass;
+DELETE FROM thing WHERE id = 500;
+DROP TRIGGER "0_cache_ext_delete" ON thing;
+DELETE FROM thing WHERE id = 400;
+SELECT exact('DROP TRIGGER');
+SELECT statistics_refresh('overview'), statistics_refresh('by_owner');
+DELETE FROM thing WHERE id = 401;
 SELECT relation, state FROM statistics_status ORDER BY 1::text;
+SELECT exact('refresh');
+
+-- what could not be kept exact is refused
+ALTER TABLE thing SET UNLOGGED;
+ALTER TABLE thing ENABLE ROW LEVEL SECURITY;
 SELECT statistics_drop('by_owner'), statistics_drop('overview');
+DROP FUNCTION exact;
+
+-- inheritance: through the parent, to a child, children that come and go
+CREATE TABLE animal (id integer, legs integer, name text);
+CREATE TABLE dog (tag text) INHERITS (animal);
+INSERT INTO animal VALUES (1, 2, 'hen'), (2, 8, 'spider');
+INSERT INTO dog VALUES (3, 4, 'rex', 'a');
+SELECT statistics_create('zoo', $$
+    SELECT legs, count(*) AS n, max(name) AS last, count(DISTINCT name) AS names FROM animal GROUP BY legs $$);
+CREATE FUNCTION exact(step text) RETURNS text LANGUAGE sql AS $$
+    SELECT step || coalesce(' WRONG ' || string_agg(v::text, ' '), ' exact') FROM statistics_verify('zoo') v $$;
+INSERT INTO dog SELECT i, 4, 'dog' || i, 't' FROM generate_series(10, 20) i;
+INSERT INTO animal VALUES (4, 4, 'cat');
+SELECT exact('INSERT into parent and child');
+UPDATE animal SET legs = 3 WHERE id IN (2, 3, 11);
+DELETE FROM animal WHERE id IN (1, 12);
+SELECT exact('UPDATE and DELETE through the parent');
+UPDATE dog SET legs = 4, tag = 'b';
+DELETE FROM ONLY dog WHERE id = 13;
+SELECT exact('UPDATE and DELETE of the child');
+CREATE TABLE puppy () INHERITS (dog);
+INSERT INTO puppy SELECT i, 4, 'puppy' || i, 't' FROM generate_series(1, 3) i;
+SELECT exact('a new grandchild');
+CREATE TABLE cow (legs integer, id integer, milk integer, name text);
+INSERT INTO cow VALUES (4, 50, 7, 'elsa');
+ALTER TABLE cow INHERIT animal;
+INSERT INTO cow VALUES (4, 51, 7, 'resi');
+UPDATE animal SET name = name || '!' WHERE id > 17;
+SELECT exact('INHERIT');
+TRUNCATE ONLY animal;
+SELECT exact('TRUNCATE ONLY');
+BEGIN;
+TRUNCATE animal;
+INSERT INTO cow VALUES (4, 52, 7, 'zenzi');
+SELECT exact('TRUNCATE with children');
+ROLLBACK;
+SELECT exact('the same rolled back');
+SET session_replication_role = replica;
+INSERT INTO cow VALUES (4, 53, 7, 'vroni');
+UPDATE animal SET legs = 5 WHERE id IN (1, 53);
+DELETE FROM puppy WHERE id = 2;
+RESET session_replication_role;
+SELECT exact('replicated changes of children');
+DROP TABLE cow;
+ALTER TABLE cow NO INHERIT animal;
+INSERT INTO cow VALUES (4, 54, 7, 'lone');
+DROP TABLE cow;
+SELECT exact('NO INHERIT');
+SELECT statistics_create('dogs', 'SELECT count(*) FROM dog');
+SELECT statistics_fold() >= 0 AS folded;
+SELECT exact('fold');
+SELECT statistics_refresh('zoo');
+SELECT * FROM zoo ORDER BY legs;
+DROP TABLE animal CASCADE;
 DROP FUNCTION exact;
 
 -- partitions: through the root, to a leaf, across, attached, detached
@@ -232,6 +309,15 @@ COMMIT;
 SELECT statistics_refresh('regions');
 SELECT * FROM regions;
 SELECT exact('refresh');
+ALTER TABLE part_33 DISABLE TRIGGER ALL;
+DELETE FROM part_33;
+SELECT exact('triggers of a leaf disabled');
+ALTER TABLE part_33 ENABLE TRIGGER ALL;
+SELECT statistics_wait('regions', '1 min');
+INSERT INTO part_33 VALUES (3, 3, 3, 'three');
+SELECT exact('triggers of a leaf enabled');
+ALTER TABLE part_33 SET UNLOGGED;
+CREATE UNLOGGED TABLE part_4 PARTITION OF part DEFAULT;
 DROP TABLE part CASCADE;
 DROP TABLE thing, owner, tag CASCADE;
 DROP FUNCTION exact, more, tell;

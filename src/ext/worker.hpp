@@ -15,15 +15,16 @@ namespace cache_ext::worker {
 void register_worker();
 
 /*
- * The current transaction leaves work behind (partial rows, outbox rows): its
- * commit wakes the worker.  Makes sure now that one runs or will; when none can
- * be started it says so in the log and the work waits for the next occasion.
- * Cheap after the first call in a transaction.
+ * The current transaction leaves work behind (partial rows, outbox rows, a
+ * statistic to be filled): its commit wakes the worker.  Makes sure now that one
+ * runs or will; when none can be started it says so in the log and the work
+ * waits for the next occasion.  Cheap after the first call in a transaction.
  */
 enum class Work
 {
 	kPartialRows,
-	kOutbox
+	kOutbox,
+	kFilling
 };
 void note_committed_changes_soon(Work work = Work::kPartialRows);
 

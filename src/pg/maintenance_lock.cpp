@@ -12,17 +12,26 @@ extern "C" {
 #include "catalog/pg_extension.h"
 #include "commands/extension.h"
 #include "storage/lock.h"
+#include "miscadmin.h"
 }
 
 namespace cache_ext::pg {
 
-static bool
-acquire(Maintenance what, LOCKMODE mode, bool wait)
+static LOCKTAG
+tag_of(Maintenance what)
 {
 	LOCKTAG tag;
 
 	SET_LOCKTAG_OBJECT(tag, MyDatabaseId, ExtensionRelationId, get_extension_oid("cache_ext", true),
 	                   static_cast<uint16>(what));
+	return tag;
+}
+
+static bool
+acquire(Maintenance what, LOCKMODE mode, bool wait)
+{
+	LOCKTAG tag = tag_of(what);
+
 	return LockAcquire(&tag, mode, false, !wait) != LOCKACQUIRE_NOT_AVAIL;
 }
 
@@ -30,6 +39,18 @@ bool
 take_maintenance_lock(Maintenance what, bool wait)
 {
 	return acquire(what, ExclusiveLock, wait);
+}
+
+bool
+holds_off_maintenance()
+{
+	LOCKTAG tag = tag_of(Maintenance::kFolding);
+
+#if PG_VERSION_NUM >= 170000
+	return LockHeldByMe(&tag, ShareLock, true);
+#else
+	return LockHeldByMe(&tag, ShareLock) || LockHeldByMe(&tag, ExclusiveLock);
+#endif
 }
 
 void

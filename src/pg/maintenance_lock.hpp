@@ -35,4 +35,7 @@ bool take_maintenance_lock(Maintenance what, bool wait);
  */
 void hold_off_maintenance(bool deliveries_too = false);
 
+/* Does this transaction keep folds, and with them fillings, away? */
+bool holds_off_maintenance();
+
 } /* namespace cache_ext::pg */

@@ -29,7 +29,8 @@ constexpr int kWorkerSlots = 64;
 /* Kinds of committed work, as bits. */
 constexpr uint32 kWorkPartialRows = 1;
 constexpr uint32 kWorkOutbox = 2;
-constexpr uint32 kAllWork = kWorkPartialRows | kWorkOutbox;
+constexpr uint32 kWorkFilling = 4;
+constexpr uint32 kAllWork = kWorkPartialRows | kWorkOutbox | kWorkFilling;
 
 struct WorkerSlot;
 

@@ -77,12 +77,6 @@ source_expr(Node *node, Index varno, const char *what)
 	return (Expr *) node;
 }
 
-static bool
-has_inheritance_children(Oid relation)
-{
-	return find_inheritance_children(relation, AccessShareLock) != NIL;
-}
-
 /* The checks of a source that need to look at it. */
 static void
 check_source(Oid source)
@@ -110,9 +104,6 @@ check_source(Oid source)
 		refuse("a partition as its source",
 		       "Rows that reach it through its parent would not be seen.",
 		       "Read the partitioned table, with a WHERE that selects the partition.");
-	if (form->relkind == RELKIND_RELATION && has_inheritance_children(source))
-		refuse("a table with inheritance children",
-		       "Changes to a child fire no trigger of its parent.", "Use partitioning.");
 	table_close(relation, NoLock);
 }
 

@@ -43,6 +43,11 @@ struct CachedCapture
 static Oid
 root_of(Relation relation)
 {
+	SourceRow source;
+	int32 number;
+
+	if (find_leaf(RelationGetRelid(relation), &number) && find_source(number, &source))
+		return source.relation;
 	if (!relation->rd_rel->relispartition)
 		return RelationGetRelid(relation);
 

@@ -50,6 +50,12 @@ internal_owner()
 	return owner;
 }
 
+void
+log_name(int32 source, char (&out)[NAMEDATALEN])
+{
+	snprintf(out, NAMEDATALEN, "log_%d", source);
+}
+
 /* A table of ours, scanned by equality on at most one column. */
 struct CatalogScan
 {
@@ -124,8 +130,12 @@ read_row(const CatalogScan &scan, HeapTuple tuple, StatisticRow *row)
 static void
 read_row(const CatalogScan &scan, HeapTuple tuple, SourceRow *row)
 {
-	*row = {DatumGetInt32(scan.value(tuple, 1)), DatumGetObjectId(scan.value(tuple, 2)),
-	        DatumGetObjectId(scan.value(tuple, 3))};
+	char name[NAMEDATALEN];
+
+	row->id = DatumGetInt32(scan.value(tuple, 1));
+	row->relation = DatumGetObjectId(scan.value(tuple, 2));
+	log_name(row->id, name);
+	row->log = internal_relation(name, true);
 }
 
 template <typename Row>
@@ -284,8 +294,7 @@ insert_statistic(const StatisticRow &row)
 void
 insert_source(const SourceRow &row)
 {
-	Datum values[] = {Int32GetDatum(row.id), ObjectIdGetDatum(row.relation),
-	                  ObjectIdGetDatum(row.log)};
+	Datum values[] = {Int32GetDatum(row.id), ObjectIdGetDatum(row.relation)};
 
 	insert_row("source", values, lengthof(values));
 }

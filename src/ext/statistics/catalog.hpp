@@ -50,6 +50,8 @@ constexpr const char *kInternalSchema = "cache_ext_internal";
 /* OID of a relation in the internal schema; raises when missing_ok is false and there is none. */
 Oid internal_relation(const char *name, bool missing_ok = false);
 
+void log_name(int32 source, char (&out)[NAMEDATALEN]);
+
 /* The owner of the extension's internals. */
 Oid internal_owner();
 

@@ -1,16 +1,20 @@
 /*-------------------------------------------------------------------------
  *
  * create.cpp
- *		Creating, filling, refreshing and dropping statistics.
+ *		Creating, refreshing and dropping statistics.
  *
  *-------------------------------------------------------------------------
  */
+#include "ext/statistics/create.hpp"
 #include "ext/statistics/capture.hpp"
-#include "ext/statistics/feed.hpp"
+#include "ext/statistics/fill.hpp"
 #include "ext/statistics/fold.hpp"
+#include "ext/statistics/restore.hpp"
 #include "ext/statistics/sides.hpp"
 #include "ext/statistics/source_index.hpp"
 #include "ext/statistics/sources.hpp"
+#include "ext/statistics/triggers.hpp"
+#include "ext/worker.hpp"
 #include "pg/guard.hpp"
 #include "pg/maintenance_lock.hpp"
 #include "pg/memory.hpp"
@@ -21,6 +25,7 @@ extern "C" {
 #include "catalog/namespace.h"
 #include "catalog/objectaddress.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_collation.h"
 #include "catalog/pg_inherits.h"
 #include "catalog/pg_type.h"
 #include "commands/view.h"
@@ -40,9 +45,6 @@ extern "C" {
 }
 
 namespace cache_ext::statistics {
-
-/* Filling applies its sums whenever the netted rows take this much memory. */
-constexpr size_t kFillBytes = 48 * 1024 * 1024;
 
 /* ---- arguments ---- */
 
@@ -65,15 +67,6 @@ required_relation(FunctionCallInfo fcinfo)
 }
 
 static void
-refuse_concurrently(FunctionCallInfo fcinfo, int number)
-{
-	if (!PG_ARGISNULL(number) && PG_GETARG_BOOL(number))
-		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-		                errmsg("a statistic cannot be filled concurrently in this version"),
-		                errhint("Call it with concurrently => false when writers can wait.")));
-}
-
-static void
 require_fresh_snapshot(const char *what)
 {
 	if (IsolationUsesXactSnapshot())
@@ -84,20 +77,36 @@ require_fresh_snapshot(const char *what)
 		         errhint("Run it in a READ COMMITTED transaction.")));
 }
 
+bool
+find_restored(Oid relation, StatisticRow *row)
+{
+	ListCell *cell;
+
+	foreach (cell, restored_statistics())
+	{
+		*row = *static_cast<StatisticRow *>(lfirst(cell));
+		if (row->relation == relation)
+			return true;
+	}
+	return false;
+}
+
 StatisticRow
 statistic_of(Oid relation)
 {
 	StatisticRow row;
+	char *name = get_rel_name(relation);
 
-	if (!find_statistic_by_relation(relation, &row))
-	{
-		char *name = get_rel_name(relation);
-
-		ereport(ERROR, (errcode(ERRCODE_WRONG_OBJECT_TYPE),
-		                errmsg("\"%s\" is not a statistic", name ? name : "?"),
-		                errhint("The view statistics_status lists the statistics.")));
-	}
-	return row;
+	if (find_statistic_by_relation(relation, &row))
+		return row;
+	if (find_restored(relation, &row))
+		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+		                errmsg("statistic \"%s\" was restored and is not taken up yet", name),
+		                errdetail("Until then it answers by running its query."),
+		                errhint("Call statistics_wait() or statistics_refresh().")));
+	ereport(ERROR, (errcode(ERRCODE_WRONG_OBJECT_TYPE),
+	                errmsg("\"%s\" is not a statistic", name ? name : "?"),
+	                errhint("The view statistics_status lists the statistics.")));
 }
 
 static void
@@ -175,13 +184,27 @@ check_sources(List *sources)
 
 /* ---- tables ---- */
 
+static char *
+collation_name(Oid collation)
+{
+	HeapTuple tuple = SearchSysCache1(COLLOID, ObjectIdGetDatum(collation));
+
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for collation %u", collation);
+	auto *form = reinterpret_cast<Form_pg_collation>(GETSTRUCT(tuple));
+	char *name = quote_qualified_identifier(get_namespace_name(form->collnamespace),
+	                                        NameStr(form->collname));
+	ReleaseSysCache(tuple);
+	return name;
+}
+
 static void
 append_column(StringInfo out, const char *prefix, int number, Oid type, Oid collation)
 {
 	appendStringInfo(out, "%s%s%d %s", out->len == 0 ? "" : ", ", prefix, number,
 	                 format_type_extended(type, -1, FORMAT_TYPE_FORCE_QUALIFY));
 	if (OidIsValid(collation))
-		appendStringInfo(out, " COLLATE %s", generate_collation_name(collation));
+		appendStringInfo(out, " COLLATE %s", collation_name(collation));
 }
 
 static void
@@ -210,6 +233,7 @@ create_table(const char *name, StringInfo columns, int key_count, int fillfactor
 	run("CREATE TABLE cache_ext_internal.%s (%s) WITH (fillfactor = %d)", name, columns->data,
 	    fillfactor);
 	run("COMMENT ON TABLE cache_ext_internal.%s IS '%s'", name, comment);
+	own_table(internal_relation(name));
 	if (key_count == 0)
 		return;
 	initStringInfo(&keys);
@@ -273,7 +297,7 @@ create_relations(StatisticRow *row, const char *schema, const char *name)
 		                         FORMAT_TYPE_TYPEMOD_GIVEN | FORMAT_TYPE_FORCE_QUALIFY));
 		if (OidIsValid(column->attcollation))
 			appendStringInfo(&columns, " COLLATE %s",
-			                 generate_collation_name(column->attcollation));
+			                 collation_name(column->attcollation));
 		appendStringInfo(&names, "%s%s", i == 0 ? "" : ", ",
 		                 quote_identifier(NameStr(column->attname)));
 	}
@@ -299,108 +323,37 @@ depend(Oid dependent, Oid on, DependencyType type)
 	recordDependencyOn(&from, &to, type);
 }
 
-/*
- * Dropping the user's view drops everything; dropping a source or a used column
- * needs CASCADE (through the query's view) and then reaches the user's view.
- */
-static void
-record_dependencies(const StatisticRow &row, const Definition *d)
+void
+tie_together(const StatisticRow &row)
 {
-	char name[NAMEDATALEN];
-
 	depend(row.state, row.query, DEPENDENCY_NORMAL);
 	depend(row.query, row.relation, DEPENDENCY_AUTO);
 	depend(row.state, row.relation, DEPENDENCY_AUTO);
-	totals_name(row.id, name);
-	depend(internal_relation(name), row.relation, DEPENDENCY_AUTO);
-	for (int i = 0; i < d->part_count; ++i)
-	{
-		if (d->parts[i].by_index)
-			continue;
-		part_name(row.id, i, name);
-		depend(internal_relation(name), row.relation, DEPENDENCY_AUTO);
-	}
 }
 
-/* ---- filling ---- */
-
-struct Filling
-{
-	Definition *definition;
-	MemoryContext context;
-};
-
-static void
-flush(Filling *filling, Delta *delta)
-{
-	MemoryContext caller = MemoryContextSwitchTo(filling->context);
-	Pending *pending = make_pending(filling->definition, filling->context);
-
-	/* A statistic without groups has a row even when its tables are empty. */
-	if (filling->definition->group_count == 0)
-		(void) key_cells(pending->totals, nullptr, nullptr, true);
-	add_delta(pending, delta);
-	pending->last_change = GetCurrentTimestamp();
-	apply(pending, nullptr);
-	delta->clear();
-	MemoryContextSwitchTo(caller);
-	MemoryContextReset(filling->context);
-}
-
-static void
-fill_from(Filling *filling, Oid source, Oid member, Delta *delta, MemoryContext sums)
-{
-	Relation relation = table_open(member, AccessShareLock);
-	MemoryContext caller = MemoryContextSwitchTo(sums);
-	Capture *capture = compile_capture(relation, source, filling->definition->row.id);
-	Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
-
-	feed_relation(capture, relation, delta, snapshot, 1, [&] {
-		if (delta->bytes() > kFillBytes)
-			flush(filling, delta);
-	});
-	UnregisterSnapshot(snapshot);
-	flush(filling, delta);
-	MemoryContextSwitchTo(caller);
-	MemoryContextReset(sums);
-	table_close(relation, NoLock);
-}
-
-/* Adds all rows of the sources, whose writers are held off, to empty tables. */
-static void
-fill(Definition *definition)
+void
+establish(const StatisticRow &row, const Definition *sketch)
 {
 	ListCell *cell;
-	Filling filling = {definition, AllocSetContextCreate(CurrentMemoryContext, "cache_ext filling",
-	                                                     ALLOCSET_DEFAULT_SIZES)};
-	MemoryContext sums =
-	    AllocSetContextCreate(CurrentMemoryContext, "cache_ext sums", ALLOCSET_DEFAULT_SIZES);
-	Delta *delta = pg::make_in<Delta>(CurrentMemoryContext);
+	List *relations = source_relations(sketch);
+	AsOwner owner(internal_owner());
 
-	foreach (cell, source_relations(definition))
+	lock_sources(relations, ShareRowExclusiveLock);
+	create_tables(sketch, row.id);
+	tie_together(row);
+	insert_statistic(row);
+	foreach (cell, relations)
 	{
-		ListCell *inner;
-		List *members = find_all_inheritors(lfirst_oid(cell), NoLock, nullptr);
+		SourceRow source;
 
-		foreach (inner, members)
-			if (get_rel_relkind(lfirst_oid(inner)) != RELKIND_PARTITIONED_TABLE)
-				fill_from(&filling, lfirst_oid(cell), lfirst_oid(inner), delta, sums);
+		if (find_source_by_relation(lfirst_oid(cell), &source))
+			insert_statistic_source(source.id, row.id);
+		forget_compiled(lfirst_oid(cell));
 	}
-	flush(&filling, delta);
-	MemoryContextDelete(filling.context);
-	MemoryContextDelete(sums);
-}
-
-static void
-hold_off_writers(List *sources)
-{
-	ListCell *cell;
-
-	foreach (cell, sources)
-	{
-		LockRelationOid(lfirst_oid(cell), ShareRowExclusiveLock);
-		(void) find_all_inheritors(lfirst_oid(cell), ShareRowExclusiveLock, nullptr);
-	}
+	forget_failure(row.id);
+	CommandCounterIncrement();
+	owner.restore();
+	worker::note_committed_changes_soon(worker::Work::kFilling);
 }
 
 /* ---- the functions ---- */
@@ -440,8 +393,41 @@ relation_owner(Oid relation)
 	return owner;
 }
 
+/* A number that neither a statistic of ours nor a restored one has. */
+static int32
+free_number()
+{
+	for (;;)
+	{
+		int32 id = next_number("statistic_id");
+
+		if (!OidIsValid(internal_relation(psprintf("cache_ext_query_%d", id), true)) &&
+		    !OidIsValid(internal_relation(psprintf("state_%d", id), true)))
+			return id;
+	}
+}
+
+static void
+require_triggers(List *sources)
+{
+	ListCell *cell;
+
+	foreach (cell, sources)
+	{
+		char *trouble = trigger_trouble(lfirst_oid(cell));
+
+		if (trouble != nullptr)
+			ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			                errmsg("changes to table \"%s\" are not noticed",
+			                       get_rel_name(lfirst_oid(cell))),
+			                errdetail("The %s.", trouble),
+			                errhint("Enable it, or run statistics_refresh() on a statistic of the "
+			                        "table, which puts its triggers right.")));
+	}
+}
+
 static Oid
-create(RangeVar *name, const char *query, bool replace)
+create(RangeVar *name, const char *query, bool concurrently, bool replace)
 {
 	ListCell *cell;
 	StatisticRow row = {};
@@ -461,52 +447,27 @@ create(RangeVar *name, const char *query, bool replace)
 	check_sources(sources);
 	foreach (cell, sources)
 		(void) ensure_source(lfirst_oid(cell));
-	hold_off_writers(sources);
+	require_triggers(sources);
 
 	AsOwner owner(internal_owner());
-	row.id = next_number("statistic_id");
+	row.id = free_number();
 	run("ALTER VIEW %s RENAME TO cache_ext_query_%d", quote_qualified_identifier(schema, relname),
 	    row.id);
 	run("ALTER VIEW %s SET SCHEMA cache_ext_internal",
 	    quote_qualified_identifier(schema, psprintf("cache_ext_query_%d", row.id)));
-	create_tables(sketch, row.id);
 	create_relations(&row, schema, relname);
 	run("ALTER VIEW %s OWNER TO %s", quote_qualified_identifier(schema, relname),
 	    quote_identifier(GetUserNameFromId(caller, false)));
-	record_dependencies(row, sketch);
-
-	insert_statistic(row);
-	foreach (cell, sources)
-	{
-		SourceRow source;
-
-		if (find_source_by_relation(lfirst_oid(cell), &source))
-			insert_statistic_source(source.id, row.id);
-		forget_compiled(lfirst_oid(cell));
-	}
-	CommandCounterIncrement();
 	owner.restore();
+	establish(row, sketch);
 
-	fill(definition_of(row.id));
-	return row.relation;
-}
-
-static void
-empty_tables(const Definition *d)
-{
-	char name[NAMEDATALEN];
-
-	totals_name(d->row.id, name);
-	run("DELETE FROM cache_ext_internal.%s", name);
-	for (int i = 0; i < d->part_count; ++i)
+	if (!concurrently)
 	{
-		if (d->parts[i].by_index)
-			continue;
-		part_name(d->row.id, i, name);
-		run("DELETE FROM cache_ext_internal.%s", name);
+		PushActiveSnapshot(GetLatestSnapshot());
+		fill(definition_of(row.id));
+		PopActiveSnapshot();
 	}
-	run("DELETE FROM cache_ext_internal.progress WHERE statistic = %d", d->row.id);
-	CommandCounterIncrement();
+	return row.relation;
 }
 
 static List *
@@ -525,25 +486,60 @@ source_rows(int32 statistic)
 	return rows;
 }
 
+/* Give the tables what they lack, and let fire what somebody has disabled. */
 static void
-refresh(const StatisticRow &row)
+mend_sources(List *sources)
 {
-	Definition *definition = definition_of(row.id);
+	ListCell *cell;
+	ListCell *inner;
+	AsOwner owner(internal_owner());
+
+	foreach (cell, sources)
+	{
+		if (trigger_trouble(lfirst_oid(cell)) == nullptr)
+			continue;
+		lock_sources(list_make1_oid(lfirst_oid(cell)), ShareRowExclusiveLock);
+		foreach (inner, find_all_inheritors(lfirst_oid(cell), NoLock, nullptr))
+		{
+			create_member_triggers(lfirst_oid(inner));
+			mend_member_triggers(lfirst_oid(inner), true);
+		}
+	}
+	CommandCounterIncrement();
+	owner.restore();
+}
+
+static void
+refresh(Oid relation, bool concurrently)
+{
+	StatisticRow row;
+	bool restored = find_restored(relation, &row);
 
 	require_fresh_snapshot("statistics_refresh()");
+	if (!restored)
+		row = statistic_of(relation);
 	check_owner(row);
-	hold_off_writers(source_relations(definition));
+	if (restored)
+		(void) take_up(row, true);
+
+	Definition *definition = definition_of(row.id);
+	List *relations = source_relations(definition);
+
+	mend_sources(relations);
+	forget_failure(row.id);
+	if (concurrently)
+	{
+		unfill(row.id);
+		return;
+	}
+	lock_sources(relations, ShareRowExclusiveLock);
 	(void) pg::take_maintenance_lock(pg::Maintenance::kFolding, true);
-	(void) fold_sources(source_rows(row.id));
-
-	AsOwner internals(internal_owner());
-	empty_tables(definition);
-	internals.restore();
-
-	/* Whoever refreshes it, expressions of the query run with its owner's rights. */
-	AsOwner owner(relation_owner(row.query), SECURITY_RESTRICTED_OPERATION);
-	fill(definition);
-	owner.restore();
+	while (fold_sources(source_rows(row.id)) > 0)
+		;
+	CommandCounterIncrement();
+	PushActiveSnapshot(GetLatestSnapshot());
+	fill_anew(definition);
+	PopActiveSnapshot();
 }
 
 extern "C" {
@@ -558,11 +554,11 @@ cache_ext_statistics_create(PG_FUNCTION_ARGS)
 {
 	text *name = required_text(fcinfo, 0, "name");
 	text *query = required_text(fcinfo, 1, "query");
+	bool concurrently = !PG_ARGISNULL(2) && PG_GETARG_BOOL(2);
 	bool replace = !PG_ARGISNULL(3) && PG_GETARG_BOOL(3);
 
-	refuse_concurrently(fcinfo, 2);
-	PG_RETURN_OID(
-	    pg::guard([&] { return create(range_var(name), text_to_cstring(query), replace); }));
+	PG_RETURN_OID(pg::guard(
+	    [&] { return create(range_var(name), text_to_cstring(query), concurrently, replace); }));
 }
 
 Datum
@@ -571,8 +567,10 @@ cache_ext_statistics_drop(PG_FUNCTION_ARGS)
 	Oid relation = PG_GETARG_OID(0);
 
 	pg::guard([&] {
-		StatisticRow row = statistic_of(relation);
+		StatisticRow row;
 
+		if (!find_restored(relation, &row))
+			row = statistic_of(relation);
 		check_owner(row);
 		drop(row);
 	});
@@ -584,8 +582,9 @@ cache_ext_statistics_refresh(PG_FUNCTION_ARGS)
 {
 	Oid relation = required_relation(fcinfo);
 
-	refuse_concurrently(fcinfo, 1);
-	pg::guard([&] { refresh(statistic_of(relation)); });
+	bool concurrently = !PG_ARGISNULL(1) && PG_GETARG_BOOL(1);
+
+	pg::guard([&] { refresh(relation, concurrently); });
 	PG_RETURN_VOID();
 }
 

@@ -3,14 +3,19 @@
  * drop.cpp
  *		Forgetting what was dropped, and refusing drops that would be unseen.
  *
- * Dependencies drop the tables of a statistic with its view; this event trigger
- * drops its rows in the catalog and the triggers that nobody needs any more.
+ * Dependencies drop the relations of a statistic with its view; this event
+ * trigger drops its tables, its rows in the catalog and the triggers that nobody
+ * needs any more.
  *
  *-------------------------------------------------------------------------
  */
 #include "ext/statistics/capture.hpp"
+#include "ext/statistics/definition.hpp"
+#include "ext/statistics/fill.hpp"
+#include "ext/statistics/follow.hpp"
 #include "ext/statistics/sources.hpp"
 #include "pg/guard.hpp"
+#include "pg/maintenance_lock.hpp"
 
 extern "C" {
 #include "catalog/pg_class.h"
@@ -24,15 +29,15 @@ extern "C" {
 
 namespace cache_ext::statistics {
 
+/* Numbers in the first column of a query over what was dropped. */
 static List *
-dropped_relations()
+dropped(const char *query)
 {
 	List *relations = NIL;
+	PinnedSearchPath path;
 
 	SPI_connect();
-	if (SPI_execute("SELECT objid FROM pg_catalog.pg_event_trigger_dropped_objects() "
-	                "WHERE classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND objsubid = 0",
-	                true, 0) != SPI_OK_SELECT)
+	if (SPI_execute(query, true, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not list dropped objects");
 	for (uint64 i = 0; i < SPI_processed; ++i)
 	{
@@ -45,24 +50,71 @@ dropped_relations()
 		MemoryContextSwitchTo(caller);
 	}
 	SPI_finish();
+	path.restore();
 	return relations;
+}
+
+static List *
+dropped_relations()
+{
+	return dropped("SELECT objid FROM pg_catalog.pg_event_trigger_dropped_objects() "
+	               "WHERE classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND objsubid = 0");
+}
+
+/* Tables that have lost a trigger and still exist. */
+static List *
+tables_without_trigger()
+{
+	return dropped("SELECT DISTINCT c.oid FROM pg_catalog.pg_event_trigger_dropped_objects() d "
+	               "JOIN pg_catalog.pg_namespace n ON n.nspname = d.address_names[1] "
+	               "JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid "
+	               "AND c.relname = d.address_names[2] "
+	               "WHERE d.object_type = 'trigger' AND d.address_names[3] ~ '^0_cache_ext_'");
+}
+
+static bool
+is_involved(const StatisticRow &row, List *relations)
+{
+	return list_member_oid(relations, row.relation) || list_member_oid(relations, row.state);
+}
+
+/* Tables of statistics that are gone; as members of the extension they do not go by themselves. */
+static void
+drop_tables(int32 statistic)
+{
+	constexpr int kMaxParts = 1000;
+	char name[NAMEDATALEN];
+
+	totals_name(statistic, name);
+	drop_own_table(name);
+	for (int i = 0; i < kMaxParts; ++i)
+	{
+		part_name(statistic, i, name);
+		if (!OidIsValid(internal_relation(name, true)))
+			break;
+		drop_own_table(name);
+	}
 }
 
 static void
 forget_statistics(List *dropped)
 {
 	ListCell *cell;
+	AsOwner owner(internal_owner());
 
 	foreach (cell, all_statistics())
 	{
 		auto *row = static_cast<StatisticRow *>(lfirst(cell));
 		ListCell *link;
 
-		if (!list_member_oid(dropped, row->relation) && !list_member_oid(dropped, row->state))
+		if (!is_involved(*row, dropped))
 			continue;
 
 		List *sources = sources_of_statistic(row->id);
+		pg::hold_off_maintenance();
 		delete_statistic(row->id);
+		forget_failure(row->id);
+		drop_tables(row->id);
 		foreach (link, sources)
 		{
 			SourceRow source;
@@ -70,10 +122,11 @@ forget_statistics(List *dropped)
 			if (!find_source(lfirst_int(link), &source))
 				continue;
 			release_source(source.relation);
-			if (SearchSysCacheExists1(RELOID, ObjectIdGetDatum(source.relation)))
+			if (relation_exists(source.relation))
 				forget_compiled(source.relation);
 		}
 	}
+	owner.restore();
 }
 
 static void
@@ -109,9 +162,10 @@ forget_sources(List *dropped)
 			if (find_source(number, &source) && !list_member_oid(dropped, source.relation))
 				ereport(ERROR,
 				        (errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
-				         errmsg("cannot drop a partition of \"%s\" while statistics count its rows",
+				         errmsg("cannot drop a partition or child of \"%s\" while statistics count its rows",
 				                get_rel_name(source.relation)),
-				         errhint("Use ALTER TABLE ... DETACH PARTITION first, then drop it.")));
+				         errhint("Use ALTER TABLE ... DETACH PARTITION (or NO INHERIT) first, then "
+				                 "drop it.")));
 			delete_leaf(relation);
 		}
 		if (find_source_by_relation(relation, &source))
@@ -132,9 +186,14 @@ cache_ext_on_drop(PG_FUNCTION_ARGS)
 		if (!OidIsValid(internal_relation("source", true)))
 			return;
 
+		ListCell *cell;
 		List *dropped = dropped_relations();
+
 		forget_statistics(dropped);
 		forget_sources(dropped);
+		if (!running_own_command())
+			foreach (cell, tables_without_trigger())
+				follow(lfirst_oid(cell));
 	});
 	PG_RETURN_POINTER(nullptr);
 }

@@ -15,6 +15,7 @@
 #include "ext/statistics/sides.hpp"
 #include "ext/statistics/source_index.hpp"
 #include "ext/statistics/statistics.hpp"
+#include "ext/statistics/fill.hpp"
 #include "ext/statistics/store.hpp"
 #include "ext/statistics/summand.hpp"
 #include "pg/guard.hpp"
@@ -490,7 +491,8 @@ apply(Pending *pending, Snapshot complete)
 struct Folding
 {
 	MemoryContext context;
-	List *pendings; /* of Pending * */
+	List *pendings;    /* of Pending * */
+	List *passed_over; /* of int: statistics that are gone or not filled */
 	Pending *last;
 	int64 rows;
 };
@@ -510,11 +512,18 @@ pending_of(Folding *folding, int32 statistic)
 			return folding->last = pending;
 	}
 
-	Definition *definition = definition_of(statistic);
-	if (definition == nullptr)
+	if (list_member_int(folding->passed_over, statistic))
 		return nullptr;
 
+	Definition *definition = is_filled(statistic) ? definition_of(statistic) : nullptr;
 	MemoryContext caller = MemoryContextSwitchTo(folding->context);
+	if (definition == nullptr)
+	{
+		folding->passed_over = lappend_int(folding->passed_over, statistic);
+		MemoryContextSwitchTo(caller);
+		return nullptr;
+	}
+
 	folding->last = make_pending(definition, folding->context);
 	folding->pendings = lappend(folding->pendings, folding->last);
 	MemoryContextSwitchTo(caller);
@@ -576,7 +585,7 @@ collect_log(Folding *folding, Oid log, Snapshot snapshot)
 }
 
 int64
-fold_sources(List *sources)
+fold_sources(List *sources, Snapshot snapshot)
 {
 	ListCell *cell;
 	Folding folding = {};
@@ -585,7 +594,7 @@ fold_sources(List *sources)
 	    AllocSetContextCreate(CurrentMemoryContext, "cache_ext fold", ALLOCSET_DEFAULT_SIZES);
 
 	CommandCounterIncrement();
-	Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
+	snapshot = RegisterSnapshot(snapshot != nullptr ? snapshot : GetLatestSnapshot());
 	bool all = true;
 	foreach (cell, sources)
 		all = collect_log(&folding, static_cast<SourceRow *>(lfirst(cell))->log, snapshot) && all;

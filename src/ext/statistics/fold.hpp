@@ -49,7 +49,11 @@ int64 own_sum(int64 sum);
 /* Add the pending rows of a part to its table. */
 void add_to_part(Pending *pending, int part, Snapshot snapshot);
 
-/* Fold the logs of these sources (List of SourceRow *); returns partial rows folded. */
-int64 fold_sources(List *sources);
+/*
+ * Fold what a snapshot (without one, the newest) sees in the logs of these
+ * sources (List of SourceRow *); returns partial rows folded.  Statistics that
+ * are not filled get nothing.
+ */
+int64 fold_sources(List *sources, Snapshot snapshot = nullptr);
 
 } /* namespace cache_ext::statistics */

@@ -10,6 +10,7 @@
  *-------------------------------------------------------------------------
  */
 #include "ext/statistics/read.hpp"
+#include "ext/statistics/restore.hpp"
 #include "pg/guard.hpp"
 
 extern "C" {
@@ -32,6 +33,7 @@ namespace cache_ext::statistics {
 constexpr double kUnknownGroups = 1000;
 constexpr double kStartupCost = 10;
 
+/* A null pointer for one that was restored and not taken up yet: its query is to be run. */
 static Definition *
 definition_of_table(Oid state)
 {
@@ -39,7 +41,7 @@ definition_of_table(Oid state)
 	Definition *definition =
 	    find_statistic_by_relation(state, &row) ? definition_of(row.id) : nullptr;
 
-	if (definition == nullptr)
+	if (definition == nullptr && !OidIsValid(query_of_state(state)))
 		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 		                errmsg("\"%s\" belongs to no statistic", get_rel_name(state)),
 		                errhint("Create the statistic anew with statistics_create().")));
@@ -129,8 +131,14 @@ get_rel_size(PlannerInfo *root, RelOptInfo *baserel, Oid table)
 	auto *plan = static_cast<ScanPlan *>(palloc(sizeof(ScanPlan)));
 
 	plan->definition = definition_of_table(table);
-	plan->keys = leading_keys(baserel, plan->definition);
 	baserel->fdw_private = plan;
+	if (plan->definition == nullptr)
+	{
+		plan->keys = NIL;
+		baserel->tuples = baserel->rows = kUnknownGroups;
+		return;
+	}
+	plan->keys = leading_keys(baserel, plan->definition);
 	baserel->tuples = group_estimate(plan->definition);
 	baserel->rows = list_length(plan->keys) == plan->definition->group_count
 	                    ? 1
@@ -226,8 +234,15 @@ iterate(ForeignScanState *node)
 		state->rows = tuplestore_begin_heap(false, false, work_mem);
 		if (evaluate_filter(node, state, &filter))
 			pg::guard([&] {
-				read_statistic(state->definition, node->ss.ps.state->es_snapshot, &filter,
-				               state->rows, RelationGetDescr(node->ss.ss_currentRelation));
+				Relation table = node->ss.ss_currentRelation;
+				Snapshot snapshot = node->ss.ps.state->es_snapshot;
+
+				if (state->definition == nullptr)
+					run_query(query_of_state(RelationGetRelid(table)), snapshot, state->rows,
+					          RelationGetDescr(table));
+				else
+					read_statistic(state->definition, snapshot, &filter, state->rows,
+					               RelationGetDescr(table));
 			});
 		MemoryContextSwitchTo(caller);
 	}

@@ -5,21 +5,32 @@
  *
  *-------------------------------------------------------------------------
  */
+#include "ext/statistics/fill.hpp"
 #include "ext/statistics/read.hpp"
+#include "ext/statistics/restore.hpp"
 #include "ext/statistics/sources.hpp"
+#include "ext/statistics/triggers.hpp"
 #include "pg/guard.hpp"
+#include "pg/maintenance_lock.hpp"
 
 extern "C" {
 #include "access/htup_details.h"
 #include "access/table.h"
+#include "access/xact.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
+#include "miscadmin.h"
+#include "storage/latch.h"
 #include "storage/lmgr.h"
 #include "utils/acl.h"
+#include "utils/fmgrprotos.h"
+#include "utils/inval.h"
+#include "utils/wait_event.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
+#include "utils/syscache.h"
 #include "utils/timestamp.h"
 }
 
@@ -114,6 +125,7 @@ verify(Oid relation, ReturnSetInfo *result)
 
 	PushActiveSnapshot(IsolationUsesXactSnapshot() ? GetTransactionSnapshot()
 	                                               : GetLatestSnapshot());
+	PinnedSearchPath path;
 	SPI_connect();
 	select_as(relation_owner(row.query), comparison(definition));
 	for (uint64 i = 0; i < SPI_processed; ++i)
@@ -125,6 +137,7 @@ verify(Oid relation, ReturnSetInfo *result)
 		tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
 	}
 	SPI_finish();
+	path.restore();
 	PopActiveSnapshot();
 }
 
@@ -167,28 +180,56 @@ trouble_of(const Definition *d)
 	return nullptr;
 }
 
+/* What a statistic is up to.  Whatever it is, reads are exact; only ready ones are fast. */
+struct Condition
+{
+	const char *state;
+	char *detail; /* NULL when there is nothing to say */
+};
+
+static Condition
+condition_of(const Definition *d, const ProgressRow &progress)
+{
+	char *trouble = trouble_of(d);
+
+	if (trouble != nullptr)
+		return {"stale", psprintf("%s; reads run the query until it fires again, or until "
+			                      "statistics_refresh()",
+			                      trouble)};
+	if (progress.visible)
+		return {"ready", nullptr};
+
+	char *failure = filling_failure(d->row.id);
+	if (failure != nullptr)
+		return {"broken", psprintf("%s; reads run the query until statistics_refresh()", failure)};
+	return {"filling", nullptr};
+}
+
+constexpr int kStatusColumns = 13;
+
 static void
 put_status(const StatisticRow &row, ReturnSetInfo *result)
 {
 	Definition *definition = definition_of(row.id);
 	Snapshot snapshot = GetActiveSnapshot();
-	Datum values[13] = {};
-	bool nulls[13] = {};
+	Datum values[kStatusColumns] = {};
+	bool nulls[kStatusColumns] = {};
 	int64 pending;
 	TimestampTz last_change;
 
 	if (definition == nullptr)
 		return;
 
-	char *trouble = trouble_of(definition);
 	ProgressRow progress = read_progress(row.id, snapshot);
+	Condition condition = condition_of(definition, progress);
 	read_pending(definition, snapshot, &pending, &last_change);
 
 	values[0] = ObjectIdGetDatum(row.relation);
 	values[1] = DirectFunctionCall1(pg_get_viewdef, ObjectIdGetDatum(row.query));
-	values[2] = CStringGetTextDatum(trouble != nullptr ? "stale" : "ready");
-	values[3] = Float4GetDatum(1);
-	values[4] = Int64GetDatum(count_groups(definition));
+	values[2] = CStringGetTextDatum(condition.state);
+	values[3] = Float4GetDatum(progress.visible ? 1 : filling_progress(row.relation));
+	values[4] = Int64GetDatum(progress.visible ? count_groups(definition) : 0);
+	nulls[4] = !progress.visible;
 	values[5] = Int64GetDatum(pending);
 	values[6] = Int64GetDatum(progress.folded);
 	values[7] = TimestampTzGetDatum(last_change);
@@ -196,11 +237,99 @@ put_status(const StatisticRow &row, ReturnSetInfo *result)
 	values[8] = TimestampTzGetDatum(progress.last_fold);
 	nulls[8] = progress.last_fold == DT_NOBEGIN;
 	nulls[9] = nulls[10] = nulls[11] = true;
-	nulls[12] = trouble == nullptr;
-	if (trouble != nullptr)
-		values[12] =
-		    CStringGetTextDatum(psprintf("%s; mend it, then run statistics_refresh()", trouble));
+	nulls[12] = condition.detail == nullptr;
+	if (condition.detail != nullptr)
+		values[12] = CStringGetTextDatum(condition.detail);
 	tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
+	if (!progress.visible)
+		wake_filling();
+}
+
+/* One that a dump has brought; the worker takes it up once its tables have their triggers. */
+static void
+put_restored_status(const StatisticRow &row, ReturnSetInfo *result)
+{
+	Datum values[kStatusColumns] = {};
+	bool nulls[kStatusColumns];
+	char *failure = filling_failure(row.id);
+
+	memset(nulls, true, sizeof(nulls));
+	nulls[0] = nulls[1] = nulls[2] = nulls[3] = nulls[12] = false;
+	values[0] = ObjectIdGetDatum(row.relation);
+	values[1] = DirectFunctionCall1(pg_get_viewdef, ObjectIdGetDatum(row.query));
+	values[2] = CStringGetTextDatum(failure == nullptr ? "filling" : "broken");
+	values[3] = Float4GetDatum(0);
+	values[12] = CStringGetTextDatum(
+	    failure != nullptr ? failure : "restored; it waits for the triggers of its tables");
+	tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
+	wake_filling();
+}
+
+/* ---- waiting ---- */
+
+static bool
+made_in_this_transaction(Oid relation)
+{
+	HeapTuple tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relation));
+
+	if (!HeapTupleIsValid(tuple))
+		return false;
+	bool made = TransactionIdIsCurrentTransactionId(HeapTupleHeaderGetRawXmin(tuple->t_data));
+	ReleaseSysCache(tuple);
+	return made;
+}
+
+static bool
+is_ready(Oid relation)
+{
+	StatisticRow row;
+
+	if (!find_statistic_by_relation(relation, &row))
+	{
+		if (!find_restored(relation, &row))
+			(void) statistic_of(relation);
+		wake_filling();
+		return false;
+	}
+
+	Definition *definition = existing_definition(row);
+	Condition condition = condition_of(definition, read_progress(row.id, nullptr));
+
+	if (strcmp(condition.state, "ready") == 0)
+		return true;
+	if (condition.detail != nullptr)
+		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+		                errmsg("statistic \"%s\" is %s", get_rel_name(relation), condition.state),
+		                errdetail("%s.", condition.detail),
+		                errhint("Call statistics_refresh() when the cause is gone.")));
+	if (pg::holds_off_maintenance() || made_in_this_transaction(relation))
+		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+		                errmsg("statistic \"%s\" cannot be filled before this transaction commits",
+		                       get_rel_name(relation)),
+		                errhint("Commit, then call statistics_wait().")));
+	wake_filling();
+	return false;
+}
+
+static bool
+wait_until_ready(Oid relation, TimestampTz limit)
+{
+	constexpr long kPollMs = 20;
+
+	for (;;)
+	{
+		AcceptInvalidationMessages();
+		if (is_ready(relation))
+			return true;
+		if (GetCurrentTimestamp() >= limit)
+			return false;
+		pg::call([] {
+			(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_EXIT_ON_PM_DEATH | WL_TIMEOUT, kPollMs,
+			                 PG_WAIT_EXTENSION);
+			ResetLatch(MyLatch);
+			CHECK_FOR_INTERRUPTS();
+		});
+	}
 }
 
 extern "C" {
@@ -230,9 +359,12 @@ cache_ext_statistics_status(PG_FUNCTION_ARGS)
 	pg::guard([&] {
 		ListCell *cell;
 
+		auto *result = reinterpret_cast<ReturnSetInfo *>(fcinfo->resultinfo);
+
 		foreach (cell, all_statistics())
-			put_status(*static_cast<StatisticRow *>(lfirst(cell)),
-			           reinterpret_cast<ReturnSetInfo *>(fcinfo->resultinfo));
+			put_status(*static_cast<StatisticRow *>(lfirst(cell)), result);
+		foreach (cell, restored_statistics())
+			put_restored_status(*static_cast<StatisticRow *>(lfirst(cell)), result);
 	});
 	return (Datum) 0;
 }
@@ -258,17 +390,21 @@ cache_ext_statistics_last_change(PG_FUNCTION_ARGS)
 	PG_RETURN_TIMESTAMPTZ(last_change);
 }
 
-/* Every statistic is filled before its creation commits, so there is nothing to wait for. */
 Datum
 cache_ext_statistics_wait(PG_FUNCTION_ARGS)
 {
+	TimestampTz limit = DT_NOEND;
+
 	if (PG_ARGISNULL(0))
 		ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 		                errmsg("argument \"relation\" must not be null")));
+	if (!PG_ARGISNULL(1))
+		limit = DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval,
+		                                                TimestampTzGetDatum(GetCurrentTimestamp()),
+		                                                PG_GETARG_DATUM(1)));
 	Oid relation = PG_GETARG_OID(0);
 
-	pg::guard([&] { (void) existing_definition(statistic_of(relation)); });
-	PG_RETURN_BOOL(true);
+	PG_RETURN_BOOL(pg::guard([&] { return wait_until_ready(relation, limit); }));
 }
 }
 

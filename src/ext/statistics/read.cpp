@@ -10,6 +10,7 @@
  *-------------------------------------------------------------------------
  */
 #include "ext/statistics/extreme.hpp"
+#include "ext/statistics/fill.hpp"
 #include "ext/statistics/fold.hpp"
 #include "ext/statistics/read.hpp"
 #include "ext/statistics/result.hpp"
@@ -355,14 +356,13 @@ add_logs(Pending *pending, Snapshot snapshot)
 		add_log(pending, pending->definition->logs[i], snapshot);
 }
 
-/* Runs the query itself, with the rights of the statistic's owner. */
-static void
-run_query(Definition *d, Snapshot snapshot, Tuplestorestate *into, TupleDesc desc)
+void
+run_query(Oid query, Snapshot snapshot, Tuplestorestate *into, TupleDesc desc)
 {
+	wake_filling();
 	PushActiveSnapshot(snapshot);
 	SPI_connect();
-	select_as(relation_owner(d->row.query),
-	          psprintf("SELECT * FROM %s", qualified_name(d->row.query)));
+	select_as(relation_owner(query), psprintf("SELECT * FROM %s", qualified_name(query)));
 	for (uint64 i = 0; i < SPI_processed; ++i)
 	{
 		auto *values = static_cast<Datum *>(palloc(sizeof(Datum) * desc->natts));
@@ -399,7 +399,7 @@ read_statistic(Definition *definition, Snapshot snapshot, const GroupFilter *fil
 
 	if (!progress.visible)
 	{
-		run_query(definition, snapshot, into, desc);
+		run_query(definition->row.query, snapshot, into, desc);
 		return;
 	}
 

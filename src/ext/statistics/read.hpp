@@ -31,6 +31,9 @@ struct GroupFilter
 void read_statistic(Definition *definition, Snapshot snapshot, const GroupFilter *filter,
                     Tuplestorestate *into, TupleDesc desc);
 
+/* The rows of a defining view, with its owner's rights: for a statistic that is not filled. */
+void run_query(Oid query, Snapshot snapshot, Tuplestorestate *into, TupleDesc desc);
+
 /* Partial rows not yet folded, and the time of the newest visible change. */
 void read_pending(Definition *definition, Snapshot snapshot, int64 *rows, TimestampTz *last_change);
 

@@ -11,7 +11,7 @@
 
 namespace cache_ext::statistics {
 
-/* Runs a command through SPI; identifiers in it are already quoted. */
+/* Runs a command through SPI with a pinned search_path; names in it are qualified and quoted. */
 void run(const char *format, ...) pg_attribute_printf(1, 2);
 
 /*
@@ -29,8 +29,35 @@ Oid relation_owner(Oid relation);
 /* The statistic that a user names; raises 42809 when the relation is none. */
 StatisticRow statistic_of(Oid relation);
 
-/* Names of the triggers that a table lacks or that do not fire as they should; NULL when none. */
-char *trigger_trouble(Oid source);
+/* Has a dump brought it, and is it still to be taken up? */
+bool find_restored(Oid relation, StatisticRow *row);
+
+/* Make a table of ours a member of the extension, and drop one; a missing one is no error. */
+void own_table(Oid table);
+void drop_own_table(const char *name);
+
+/* Give a table that belongs to a source its triggers, and note it; raises 0A000 for a second one. */
+void add_member(const SourceRow &source, Oid member);
+
+bool relation_exists(Oid relation);
+
+/* Is run() at work? */
+bool running_own_command();
+
+/*
+ * Operators and functions are PostgreSQL's own until restore(), whatever the
+ * session's search_path says: for queries that run with rights that the caller
+ * has not.  As with AsOwner, an error is put right by the (sub)transaction.
+ */
+class PinnedSearchPath
+{
+  public:
+	PinnedSearchPath();
+	void restore();
+
+  private:
+	int level_;
+};
 
 /*
  * Acts as another user until restore().  No destructor: an error that leaves

@@ -18,6 +18,18 @@ namespace cache_ext::statistics {
  */
 int64 fold(bool wait);
 
+/*
+ * Take up one restored statistic or fill one that is not filled, in
+ * transactions of its own; what fails is noted as that statistic's trouble.
+ */
+enum class FillTurn
+{
+	kNothing, /* none is waiting */
+	kDone,    /* there may be more */
+	kLater    /* somebody is in the way */
+};
+FillTurn fill_next();
+
 /* Vacuum the internal tables that recent folds have churned; runs transactions of its own. */
 void vacuum_churned();
 

@@ -46,6 +46,7 @@ namespace {
 constexpr int kIdleExitMs = 3000; /* without work */
 constexpr int kQuietMs = 500;     /* without work: nobody is disturbed */
 constexpr int kVacuumMs = 1000;   /* between vacuums while there is work */
+constexpr int kFillAgainMs = 100; /* when somebody was in the way of a filling */
 constexpr int kHeldMs = 20;       /* the longest sleep that nothing interrupts */
 constexpr int kClaimMs = 2000;    /* for a predecessor to be gone */
 
@@ -116,7 +117,7 @@ class Loop
 			if (pg::asked_to_leave(slot_) || ShutdownRequestPending)
 			{
 				/* Work that stays behind is somebody's to start a worker for. */
-				if (turn.delivery.occupied || fold_wanted_)
+				if (turn.delivery.occupied || fold_wanted_ || fill_wanted_)
 					pg::mark_work(slot_, pg::kAllWork);
 				attempt(&finish_, context_);
 				return;
@@ -129,6 +130,8 @@ class Loop
 				deliver();
 			if (turn.installed && fold_due())
 				fold();
+			if (turn.installed && fill_due())
+				fill();
 			if (!turn.installed)
 				return;
 			if (churned_ && GetCurrentTimestamp() >= next_vacuum_)
@@ -147,6 +150,7 @@ class Loop
 	{
 		if (next_sweep_ == 0)
 			fold_wanted_ = true;
+		fill_wanted_ = true;
 		attempt(&housekeeping_, context_);
 		next_sweep_ = in_ms(kSweepMs);
 		if (!turn.delivery.hold)
@@ -199,6 +203,31 @@ class Loop
 		}
 	}
 
+	bool fill_due()
+	{
+		if (pg::take_work(slot_, pg::kWorkFilling) != 0)
+		{
+			fill_wanted_ = true;
+			last_work_ = GetCurrentTimestamp();
+		}
+		return fill_wanted_ && GetCurrentTimestamp() >= next_fill_;
+	}
+
+	/* A filling that is cut short leaves a note for whoever starts the next worker. */
+	void fill()
+	{
+		turn.filling = statistics::FillTurn::kLater;
+		pg::mark_work(slot_, pg::kWorkFilling);
+		attempt(&fill_, context_);
+		(void) pg::take_work(slot_, pg::kWorkFilling);
+		fill_wanted_ = turn.filling != statistics::FillTurn::kNothing;
+		next_fill_ = in_ms(turn.filling == statistics::FillTurn::kLater
+		                       ? Max(kFillAgainMs, fill_.pause_ms)
+		                       : 0);
+		if (turn.filling == statistics::FillTurn::kDone)
+			last_work_ = GetCurrentTimestamp();
+	}
+
 	void vacuum()
 	{
 		attempt(&vacuum_, context_);
@@ -212,7 +241,7 @@ class Loop
 			return false;
 		if (turn.delivery.watching && preloaded)
 			return false;
-		if (fold_wanted_ && fold_.pause_ms == 0)
+		if ((fold_wanted_ && fold_.pause_ms == 0) || (fill_wanted_ && fill_.pause_ms == 0))
 			return false;
 		if (!look_once_ &&
 		    !TimestampDifferenceExceeds(last_work_, GetCurrentTimestamp(), kIdleExitMs))
@@ -231,13 +260,16 @@ class Loop
 		bool held = turn.delivery.hold && waits(pg::kWorkOutbox);
 
 		/* Waiting for Redis has used up the latch; the flags are what counts. */
-		if ((waits(pg::kWorkOutbox) && !held) || (waits(pg::kWorkPartialRows) && !fold_wanted_))
+		if ((waits(pg::kWorkOutbox) && !held) || (waits(pg::kWorkPartialRows) && !fold_wanted_) ||
+		    waits(pg::kWorkFilling))
 			return;
 
 		int events = WL_EXIT_ON_PM_DEATH | WL_TIMEOUT;
 
 		if (fold_wanted_)
 			until = Min(until, next_fold_);
+		if (fill_wanted_)
+			until = Min(until, next_fill_);
 		if (churned_)
 			until = Min(until, next_vacuum_);
 
@@ -264,15 +296,18 @@ class Loop
 	Verb housekeeping_ = {"cache_ext: looking for work", run_housekeeping, 0, 0, 0, 0};
 	Verb delivery_ = {"cache_ext: delivering invalidations", run_delivery, 0, 0, 0, 0};
 	Verb fold_ = {"cache_ext: folding partial rows", run_fold, 0, 0, 0, 0};
+	Verb fill_ = {"cache_ext: filling statistics", run_fill, 0, 0, 0, 0};
 	Verb vacuum_ = {"cache_ext: vacuuming", run_vacuum, 0, 0, 0, 0};
 	Verb outbox_vacuum_ = {"cache_ext: vacuuming the outbox", run_outbox_vacuum, 0, 0, 0, 0};
 	Verb finish_ = {"cache_ext: leaving", invalidation::finish_delivery, 0, 0, 0, 0};
 	bool started_ = false;
 	bool fold_wanted_ = false;
+	bool fill_wanted_ = false;
 	bool churned_ = false;
 	TimestampTz next_sweep_ = 0;
 	TimestampTz next_delivery_ = 0;
 	TimestampTz next_fold_ = 0;
+	TimestampTz next_fill_ = 0;
 	TimestampTz next_vacuum_ = 0;
 	TimestampTz last_work_ = GetCurrentTimestamp();
 };

@@ -177,7 +177,16 @@ on_utility(PlannedStmt *planned, const char *query, bool read_only, ProcessUtili
 uint32
 work_bit(Work work)
 {
-	return work == Work::kOutbox ? pg::kWorkOutbox : pg::kWorkPartialRows;
+	switch (work)
+	{
+	case Work::kOutbox:
+		return pg::kWorkOutbox;
+	case Work::kFilling:
+		return pg::kWorkFilling;
+	case Work::kPartialRows:
+		break;
+	}
+	return pg::kWorkPartialRows;
 }
 
 } /* namespace */

@@ -8,7 +8,6 @@
 #include "ext/worker/verbs.hpp"
 
 #include "ext/invalidation/outbox.hpp"
-#include "ext/statistics/statistics.hpp"
 #include "ext/worker/start.hpp"
 
 extern "C" {
@@ -148,6 +147,12 @@ run_fold()
 	turn.folded = statistics::fold(false);
 	PopActiveSnapshot();
 	CommitTransactionCommand();
+}
+
+void
+run_fill()
+{
+	turn.filling = statistics::fill_next();
 }
 
 void

@@ -12,6 +12,7 @@
 #pragma once
 
 #include "ext/invalidation/delivery.hpp"
+#include "ext/statistics/statistics.hpp"
 #include "pg/server.hpp"
 
 extern "C" {
@@ -25,6 +26,7 @@ struct Turn
 {
 	int64 folded = 0;
 	invalidation::DeliveryTurn delivery = {};
+	statistics::FillTurn filling = statistics::FillTurn::kNothing;
 	bool installed = true;
 	bool idle = false; /* no work for a while */
 };
@@ -46,6 +48,7 @@ void attempt(Verb *verb, MemoryContext context);
 
 void run_housekeeping(); /* settings, and whether the extension is still there */
 void run_fold();
+void run_fill();
 void run_delivery();
 void run_vacuum();
 void run_outbox_vacuum();

@@ -1,0 +1,28 @@
+/*-------------------------------------------------------------------------
+ *
+ * create.hpp
+ *		What creating a statistic and taking up a restored one have in common.
+ *
+ *-------------------------------------------------------------------------
+ */
+#pragma once
+
+#include "ext/statistics/definition.hpp"
+
+namespace cache_ext::statistics {
+
+/*
+ * Enter a statistic whose relations exist into the catalog and make its tables
+ * and dependencies.  Writers of its sources are held off, and count for it from
+ * their next statement on.
+ */
+void establish(const StatisticRow &row, const Definition *sketch);
+
+/*
+ * Dropping the user's view drops all relations of a statistic; dropping a
+ * source or a used column needs CASCADE (through the query's view) and then
+ * reaches the user's view.  A dump does not carry these dependencies.
+ */
+void tie_together(const StatisticRow &row);
+
+} /* namespace cache_ext::statistics */

@@ -1,0 +1,449 @@
+/*-------------------------------------------------------------------------
+ *
+ * follow.cpp
+ *		Following what commands do to sources: partitions and inheritance
+ *		children that come and go, triggers that are disabled, and what could not
+ *		be followed and is refused.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "ext/statistics/follow.hpp"
+#include "ext/statistics/capture.hpp"
+#include "ext/statistics/create.hpp"
+#include "ext/statistics/feed.hpp"
+#include "ext/statistics/fill.hpp"
+#include "ext/statistics/restore.hpp"
+#include "ext/statistics/sources.hpp"
+#include "ext/statistics/triggers.hpp"
+#include "ext/worker.hpp"
+#include "pg/guard.hpp"
+#include "pg/maintenance_lock.hpp"
+
+extern "C" {
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "catalog/namespace.h"
+#include "catalog/partition.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_inherits.h"
+#include "commands/event_trigger.h"
+#include "executor/spi.h"
+#include "nodes/makefuncs.h"
+#include "utils/fmgroids.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+}
+
+namespace cache_ext::statistics {
+
+/* ---- whose business a table is ---- */
+
+bool
+source_of(Oid relation, SourceRow *source)
+{
+	int32 number;
+
+	if (find_leaf(relation, &number))
+		return find_source(number, source);
+	if (get_rel_relispartition(relation))
+		relation = llast_oid(get_partition_ancestors(relation));
+	return find_source_by_relation(relation, source);
+}
+
+static List *
+parents_of(Oid relation)
+{
+	List *parents = NIL;
+	Relation catalog = table_open(InheritsRelationId, AccessShareLock);
+	ScanKeyData key;
+
+	ScanKeyInit(&key, Anum_pg_inherits_inhrelid, BTEqualStrategyNumber, F_OIDEQ,
+	            ObjectIdGetDatum(relation));
+	SysScanDesc scan =
+	    systable_beginscan(catalog, InheritsRelidSeqnoIndexId, true, nullptr, 1, &key);
+	while (HeapTuple tuple = systable_getnext(scan))
+		parents = lappend_oid(
+		    parents, reinterpret_cast<Form_pg_inherits>(GETSTRUCT(tuple))->inhparent);
+	systable_endscan(scan);
+	table_close(catalog, AccessShareLock);
+	return parents;
+}
+
+/* The sources that a table is, belongs to in our books, or inherits from. */
+static void
+add_sources_of(List **numbers, Oid relation)
+{
+	SourceRow source;
+	ListCell *cell;
+
+	if (source_of(relation, &source))
+		*numbers = list_append_unique_int(*numbers, source.id);
+	foreach (cell, parents_of(relation))
+		add_sources_of(numbers, lfirst_oid(cell));
+}
+
+/* ---- members that come and go ---- */
+
+static void
+check_member(const SourceRow &source, Relation member)
+{
+	const char *name = RelationGetRelationName(member);
+
+	if (member->rd_rel->relkind == RELKIND_FOREIGN_TABLE)
+		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+		                errmsg("foreign table \"%s\" cannot belong to \"%s\"", name,
+		                       get_rel_name(source.relation)),
+		                errdetail("A statistic or watch reads it, and rows that change elsewhere "
+		                          "fire no trigger here.")));
+	if (statistics_of_source(source.id) == NIL)
+		return;
+	if (member->rd_rel->relpersistence != RELPERSISTENCE_PERMANENT)
+		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+		                errmsg("table \"%s\" cannot be unlogged or temporary", name),
+		                errdetail("Statistics of \"%s\" would survive a crash that its rows do not.",
+		                          get_rel_name(source.relation)),
+		                errhint("Drop the statistics first.")));
+	if (member->rd_rel->relrowsecurity)
+		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+		                errmsg("table \"%s\" cannot have row security", name),
+		                errdetail("Statistics of \"%s\" would show rows that policies hide.",
+		                          get_rel_name(source.relation)),
+		                errhint("Drop the statistics first.")));
+}
+
+/* A new member brings its rows into the statistics. */
+static void
+adopt_leaf(const SourceRow &source, Oid leaf)
+{
+	add_member(source, leaf);
+	CommandCounterIncrement();
+
+	Relation relation = table_open(leaf, AccessShareLock);
+	check_member(source, relation);
+	append_relation(compile_capture(relation, source.relation), relation, 1);
+	table_close(relation, NoLock);
+}
+
+/* One that went takes its rows away. */
+static void
+release_leaf(const SourceRow &source, Oid leaf)
+{
+	Relation relation = table_open(leaf, AccessShareLock);
+
+	append_relation(compile_capture(relation, source.relation), relation, -1);
+	table_close(relation, NoLock);
+	drop_member_triggers(leaf);
+	delete_leaf(leaf);
+	forget_compiled(leaf);
+}
+
+static void
+refuse_to_become_partition(const SourceRow &source)
+{
+	if (!get_rel_relispartition(source.relation))
+		return;
+	ereport(ERROR,
+	        (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+	         errmsg("table \"%s\" cannot become a partition", get_rel_name(source.relation)),
+	         errdetail("A statistic or watch reads it, and rows that reach it through "
+	                   "a parent would not be seen."),
+	         errhint("Drop the statistics and watches first, and create them on the "
+	                 "partitioned table.")));
+}
+
+static void
+follow_members(const SourceRow &source, List *members)
+{
+	ListCell *cell;
+	List *known = leaves_of_source(source.id);
+
+	foreach (cell, known)
+		if (!list_member_oid(members, lfirst_oid(cell)) && relation_exists(lfirst_oid(cell)))
+		{
+			pg::hold_off_maintenance();
+			release_leaf(source, lfirst_oid(cell));
+		}
+	foreach (cell, members)
+	{
+		Oid member = lfirst_oid(cell);
+
+		if (list_member_oid(known, member) || member == source.relation)
+		{
+			Relation relation = table_open(member, AccessShareLock);
+
+			check_member(source, relation);
+			table_close(relation, NoLock);
+		}
+		else if (get_rel_relkind(member) == RELKIND_PARTITIONED_TABLE)
+			add_member(source, member);
+		else
+		{
+			pg::hold_off_maintenance();
+			adopt_leaf(source, member);
+		}
+	}
+}
+
+/*
+ * Statistics whose changes go uncounted answer by running their query; once
+ * the triggers fire again, the worker fills them anew.
+ */
+static void
+judge_triggers(const SourceRow &source)
+{
+	ListCell *cell;
+	bool trouble = trigger_trouble(source.relation) != nullptr;
+
+	foreach (cell, statistics_of_source(source.id))
+	{
+		if (trouble)
+			unfill(lfirst_int(cell));
+		else if (!is_filled(lfirst_int(cell)))
+			worker::note_committed_changes_soon(worker::Work::kFilling);
+	}
+}
+
+static void
+follow_source(const SourceRow &source)
+{
+	ListCell *cell;
+
+	refuse_to_become_partition(source);
+
+	List *members = find_all_inheritors(source.relation, AccessShareLock, nullptr);
+
+	follow_members(source, members);
+	foreach (cell, members)
+		mend_member_triggers(lfirst_oid(cell), false);
+	CommandCounterIncrement();
+	judge_triggers(source);
+}
+
+void
+follow(Oid relation)
+{
+	List *numbers = NIL;
+	ListCell *cell;
+	AsOwner owner(internal_owner());
+
+	add_sources_of(&numbers, relation);
+	foreach (cell, numbers)
+	{
+		SourceRow source;
+
+		if (find_source(lfirst_int(cell), &source) && relation_exists(source.relation))
+			follow_source(source);
+	}
+	/* It came with a dump: the worker will see what it belongs to. */
+	if (numbers == NIL && has_capture_trigger(relation))
+		worker::note_committed_changes_soon(worker::Work::kFilling);
+	owner.restore();
+}
+
+/* ---- before a command ---- */
+
+/*
+ * DETACH ... CONCURRENTLY takes the rows away in one transaction and lets
+ * triggers act in another; between the two the statistics would be wrong.
+ */
+static void
+refuse_concurrent_detach(AlterTableStmt *statement)
+{
+	ListCell *cell;
+
+	foreach (cell, statement->cmds)
+	{
+		auto *command = lfirst_node(AlterTableCmd, cell);
+		SourceRow source;
+
+		if (command->subtype != AT_DetachPartition ||
+		    !castNode(PartitionCmd, command->def)->concurrent)
+			continue;
+
+		Oid relation = RangeVarGetRelid(statement->relation, NoLock, true);
+
+		if (OidIsValid(relation) && source_of(relation, &source))
+			ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			                errmsg("cannot detach a partition of \"%s\" concurrently",
+			                       get_rel_name(relation)),
+			                errdetail("Statistics or watches read the table, and could not follow "
+			                          "in the same transaction."),
+			                errhint("Use DETACH PARTITION without CONCURRENTLY.")));
+	}
+}
+
+/* Is it a statistic, a source or a member of one, or an internal? */
+static bool
+concerns_us(Oid relation)
+{
+	StatisticRow statistic;
+	SourceRow source;
+
+	if (!OidIsValid(relation))
+		return false;
+	return get_rel_namespace(relation) == get_namespace_oid(kInternalSchema, true) ||
+	       find_statistic_by_relation(relation, &statistic) || source_of(relation, &source);
+}
+
+static bool
+names_ours(RangeVar *name)
+{
+	return concerns_us(RangeVarGetRelid(name, NoLock, true));
+}
+
+/* The table itself, or one that it is to inherit from. */
+static bool
+alters_ours(AlterTableStmt *statement)
+{
+	ListCell *cell;
+
+	if (names_ours(statement->relation))
+		return true;
+	foreach (cell, statement->cmds)
+	{
+		auto *command = lfirst_node(AlterTableCmd, cell);
+
+		if (command->subtype == AT_AddInherit && names_ours((RangeVar *) command->def))
+			return true;
+	}
+	return false;
+}
+
+/*
+ * Could the command drop tables of ours, change who belongs to a source or
+ * stop triggers?  Statistics depend on their sources, and through their queries
+ * on types, functions and the like, which go with CASCADE only.  Other commands
+ * are not to wait for a fold, a filling or a refresh.
+ */
+static bool
+may_disturb_maintenance(Node *command)
+{
+	if (IsA(command, AlterTableStmt))
+		return alters_ours((AlterTableStmt *) command);
+	if (IsA(command, DropOwnedStmt))
+		return true;
+	if (!IsA(command, DropStmt))
+		return false;
+
+	auto *drop = (DropStmt *) command;
+	ListCell *cell;
+
+	switch (drop->removeType)
+	{
+	case OBJECT_TABLE:
+	case OBJECT_VIEW:
+	case OBJECT_MATVIEW:
+	case OBJECT_FOREIGN_TABLE:
+	case OBJECT_INDEX:
+	case OBJECT_SEQUENCE:
+		foreach (cell, drop->objects)
+			if (names_ours(makeRangeVarFromNameList(lfirst_node(List, cell))))
+				return true;
+		return false;
+	case OBJECT_TRIGGER:
+		foreach (cell, drop->objects)
+		{
+			List *name = lfirst_node(List, cell);
+
+			if (list_length(name) > 1 &&
+			    names_ours(makeRangeVarFromNameList(
+			        list_copy_head(name, list_length(name) - 1))))
+				return true;
+		}
+		return false;
+	case OBJECT_EXTENSION:
+		return true;
+	default:
+		return drop->behavior == DROP_CASCADE;
+	}
+}
+
+/*
+ * What a dump has brought is not tied together by dependencies yet.  Only a
+ * command that could drop a view needs them.
+ */
+static void
+tie_restored(Node *command)
+{
+	ListCell *cell;
+
+	if (!IsA(command, DropOwnedStmt) &&
+	    !(IsA(command, DropStmt) && (((DropStmt *) command)->removeType == OBJECT_VIEW ||
+	                                 ((DropStmt *) command)->behavior == DROP_CASCADE)))
+		return;
+	foreach (cell, restored_statistics())
+		tie_together(*static_cast<StatisticRow *>(lfirst(cell)));
+	CommandCounterIncrement();
+}
+
+/* ---- event triggers ---- */
+
+static List *
+altered_tables()
+{
+	List *tables = NIL;
+
+	PinnedSearchPath path;
+
+	SPI_connect();
+	if (SPI_execute("SELECT DISTINCT objid FROM pg_catalog.pg_event_trigger_ddl_commands() "
+	                "WHERE classid = 'pg_catalog.pg_class'::pg_catalog.regclass "
+	                "AND object_type IN ('table', 'foreign table') ORDER BY 1",
+	                false, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not list altered tables");
+	for (uint64 i = 0; i < SPI_processed; ++i)
+	{
+		bool null;
+		Datum table = SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1, &null);
+		MemoryContext caller = MemoryContextSwitchTo(CurTransactionContext);
+
+		tables = lappend_oid(tables, DatumGetObjectId(table));
+		MemoryContextSwitchTo(caller);
+	}
+	SPI_finish();
+	path.restore();
+	return tables;
+}
+
+extern "C" {
+
+PG_FUNCTION_INFO_V1(cache_ext_on_alter);
+PG_FUNCTION_INFO_V1(cache_ext_before_ddl);
+
+Datum
+cache_ext_before_ddl(PG_FUNCTION_ARGS)
+{
+	auto *event = reinterpret_cast<EventTriggerData *>(fcinfo->context);
+
+	pg::guard([&] {
+		if (running_own_command() || !OidIsValid(internal_relation("source", true)))
+			return;
+		if (IsA(event->parsetree, AlterTableStmt))
+			refuse_concurrent_detach((AlterTableStmt *) event->parsetree);
+		tie_restored(event->parsetree);
+		if (may_disturb_maintenance(event->parsetree))
+			pg::hold_off_maintenance(event->tag == CMDTAG_DROP_EXTENSION ||
+			                         event->tag == CMDTAG_DROP_SCHEMA ||
+			                         event->tag == CMDTAG_DROP_OWNED);
+	});
+	PG_RETURN_POINTER(nullptr);
+}
+
+Datum
+cache_ext_on_alter(PG_FUNCTION_ARGS)
+{
+	(void) fcinfo;
+	pg::guard([&] {
+		ListCell *cell;
+
+		if (running_own_command() || !OidIsValid(internal_relation("source", true)))
+			return;
+		foreach (cell, altered_tables())
+			follow(lfirst_oid(cell));
+	});
+	PG_RETURN_POINTER(nullptr);
+}
+}
+
+} /* namespace cache_ext::statistics */

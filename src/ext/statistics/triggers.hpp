@@ -1,0 +1,32 @@
+/*-------------------------------------------------------------------------
+ *
+ * triggers.hpp
+ *		The capture triggers of a table: made, mended, judged and dropped.
+ *
+ *-------------------------------------------------------------------------
+ */
+#pragma once
+
+#include "ext/statistics/catalog.hpp"
+
+namespace cache_ext::statistics {
+
+/* Gives a member of a source what it lacks; a root before its partitions. */
+void create_member_triggers(Oid member);
+
+void drop_member_triggers(Oid member);
+
+/*
+ * Put triggers of a member right that fire in another mode than ours; ENABLE
+ * TRIGGER ALL leaves them so.  Those that somebody disabled stay disabled
+ * unless the caller insists.
+ */
+void mend_member_triggers(Oid member, bool disabled_too);
+
+/* Does the relation carry a capture trigger, whoever made it? */
+bool has_capture_trigger(Oid relation);
+
+/* What keeps changes to a source or one of its members from being counted; NULL when nothing. */
+char *trigger_trouble(Oid source);
+
+} /* namespace cache_ext::statistics */
