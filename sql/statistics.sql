@@ -281,5 +281,5 @@ SELECT statistics_drop(relation) FROM statistics_status;
 SELECT count(*) AS sources FROM cache_ext_internal.source;
 SELECT tgname FROM pg_trigger WHERE tgname LIKE '0\_cache\_ext%';
 SELECT relname FROM pg_class WHERE relnamespace = 'cache_ext_internal'::regnamespace AND relname ~ '_[0-9]+$';
-DROP TABLE purchases, returned, f, big, m, unlogged, secret, parent CASCADE;
+DROP TABLE purchases, returned, f, big, m, unlogged, secret CASCADE;
 DROP FUNCTION differences, refusal;
