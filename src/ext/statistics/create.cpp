@@ -29,6 +29,7 @@ extern "C" {
 #include "catalog/pg_inherits.h"
 #include "catalog/pg_type.h"
 #include "commands/view.h"
+#include "executor/spi.h"
 #include "nodes/makefuncs.h"
 #include "rewrite/rewriteHandler.h"
 #include "storage/lmgr.h"
@@ -296,8 +297,7 @@ create_relations(StatisticRow *row, const char *schema, const char *name)
 		    format_type_extended(column->atttypid, column->atttypmod,
 		                         FORMAT_TYPE_TYPEMOD_GIVEN | FORMAT_TYPE_FORCE_QUALIFY));
 		if (OidIsValid(column->attcollation))
-			appendStringInfo(&columns, " COLLATE %s",
-			                 collation_name(column->attcollation));
+			appendStringInfo(&columns, " COLLATE %s", collation_name(column->attcollation));
 		appendStringInfo(&names, "%s%s", i == 0 ? "" : ", ",
 		                 quote_identifier(NameStr(column->attname)));
 	}
@@ -327,8 +327,6 @@ void
 tie_together(const StatisticRow &row)
 {
 	depend(row.state, row.query, DEPENDENCY_NORMAL);
-	depend(row.query, row.relation, DEPENDENCY_AUTO);
-	depend(row.state, row.relation, DEPENDENCY_AUTO);
 }
 
 void
@@ -358,11 +356,16 @@ establish(const StatisticRow &row, const Definition *sketch)
 
 /* ---- the functions ---- */
 
+/* As the user's command, so that everything happens that DROP VIEW does. */
 static void
 drop(const StatisticRow &row)
 {
-	pg::hold_off_maintenance();
-	run("DROP VIEW %s", qualified_name(row.relation));
+	char *command = psprintf("DROP VIEW %s", qualified_name(row.relation));
+
+	SPI_connect();
+	if (SPI_execute(command, false, 0) != SPI_OK_UTILITY)
+		elog(ERROR, "could not execute \"%s\"", command);
+	SPI_finish();
 }
 
 static void

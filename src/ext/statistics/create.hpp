@@ -19,9 +19,9 @@ namespace cache_ext::statistics {
 void establish(const StatisticRow &row, const Definition *sketch);
 
 /*
- * Dropping the user's view drops all relations of a statistic; dropping a
- * source or a used column needs CASCADE (through the query's view) and then
- * reaches the user's view.  A dump does not carry these dependencies.
+ * Dropping a source or a used column needs CASCADE (through the query's view)
+ * and then reaches the user's view through this dependency, which a dump does
+ * not carry.  For the other direction see tie_before_drop() in follow.cpp.
  */
 void tie_together(const StatisticRow &row);
 

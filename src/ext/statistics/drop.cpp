@@ -3,9 +3,9 @@
  * drop.cpp
  *		Forgetting what was dropped, and refusing drops that would be unseen.
  *
- * Dependencies drop the relations of a statistic with its view; this event
- * trigger drops its tables, its rows in the catalog and the triggers that nobody
- * needs any more.
+ * This event trigger drops what a statistic has when its view is dropped: its
+ * other relations, its tables, its rows in the catalog and the triggers that
+ * nobody needs any more.
  *
  *-------------------------------------------------------------------------
  */
@@ -75,15 +75,28 @@ tables_without_trigger()
 static bool
 is_involved(const StatisticRow &row, List *relations)
 {
-	return list_member_oid(relations, row.relation) || list_member_oid(relations, row.state);
+	return list_member_oid(relations, row.relation) || list_member_oid(relations, row.state) ||
+	       list_member_oid(relations, row.query);
 }
 
-/* Tables of statistics that are gone; as members of the extension they do not go by themselves. */
+/*
+ * What is left of a statistic.  Its tables are members of the extension and do
+ * not go by dependency; its relations do when a source goes, but not when the
+ * user's view does.
+ */
 static void
-drop_tables(int32 statistic)
+drop_remains(const StatisticRow &row)
 {
 	constexpr int kMaxParts = 1000;
+	int32 statistic = row.id;
 	char name[NAMEDATALEN];
+
+	if (relation_exists(row.relation))
+		run("DROP VIEW %s", qualified_name(row.relation));
+	if (relation_exists(row.state))
+		run("DROP FOREIGN TABLE %s", qualified_name(row.state));
+	if (relation_exists(row.query))
+		run("DROP VIEW %s", qualified_name(row.query));
 
 	totals_name(statistic, name);
 	drop_own_table(name);
@@ -114,7 +127,7 @@ forget_statistics(List *dropped)
 		pg::hold_off_maintenance();
 		delete_statistic(row->id);
 		forget_failure(row->id);
-		drop_tables(row->id);
+		drop_remains(*row);
 		foreach (link, sources)
 		{
 			SourceRow source;
@@ -162,7 +175,8 @@ forget_sources(List *dropped)
 			if (find_source(number, &source) && !list_member_oid(dropped, source.relation))
 				ereport(ERROR,
 				        (errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
-				         errmsg("cannot drop a partition or child of \"%s\" while statistics count its rows",
+				         errmsg("cannot drop a partition or child of \"%s\" while statistics count "
+				                "its rows",
 				                get_rel_name(source.relation)),
 				         errhint("Use ALTER TABLE ... DETACH PARTITION (or NO INHERIT) first, then "
 				                 "drop it.")));
@@ -191,6 +205,7 @@ cache_ext_on_drop(PG_FUNCTION_ARGS)
 
 		forget_statistics(dropped);
 		forget_sources(dropped);
+		untie_after_drop();
 		if (!running_own_command())
 			foreach (cell, tables_without_trigger())
 				follow(lfirst_oid(cell));

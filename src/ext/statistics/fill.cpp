@@ -212,8 +212,8 @@ fill(Definition *definition)
 	Filling filling = {};
 
 	filling.definition = definition;
-	filling.context = AllocSetContextCreate(CurrentMemoryContext, "cache_ext filling",
-	                                        ALLOCSET_DEFAULT_SIZES);
+	filling.context =
+	    AllocSetContextCreate(CurrentMemoryContext, "cache_ext filling", ALLOCSET_DEFAULT_SIZES);
 	filling.sums =
 	    AllocSetContextCreate(CurrentMemoryContext, "cache_ext sums", ALLOCSET_DEFAULT_SIZES);
 	filling.delta = pg::make_in<Delta>(CurrentMemoryContext);
@@ -425,9 +425,9 @@ fill_next()
 		(void) set_config_option("lock_timeout", kLockTimeout, PGC_SUSET, PGC_S_SESSION,
 		                         GUC_ACTION_LOCAL, true, 0, false);
 		PushActiveSnapshot(GetTransactionSnapshot());
-		turn = pg::guard([] { return OidIsValid(internal_relation("failure", true))
-			                              ? do_next()
-			                              : FillTurn::kNothing; });
+		turn = pg::guard([] {
+			return OidIsValid(internal_relation("failure", true)) ? do_next() : FillTurn::kNothing;
+		});
 		PopActiveSnapshot();
 		CommitTransactionCommand();
 	}

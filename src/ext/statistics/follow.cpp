@@ -23,7 +23,9 @@ extern "C" {
 #include "access/genam.h"
 #include "access/htup_details.h"
 #include "access/table.h"
+#include "catalog/dependency.h"
 #include "catalog/namespace.h"
+#include "catalog/objectaddress.h"
 #include "catalog/partition.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_inherits.h"
@@ -63,8 +65,8 @@ parents_of(Oid relation)
 	SysScanDesc scan =
 	    systable_beginscan(catalog, InheritsRelidSeqnoIndexId, true, nullptr, 1, &key);
 	while (HeapTuple tuple = systable_getnext(scan))
-		parents = lappend_oid(
-		    parents, reinterpret_cast<Form_pg_inherits>(GETSTRUCT(tuple))->inhparent);
+		parents =
+		    lappend_oid(parents, reinterpret_cast<Form_pg_inherits>(GETSTRUCT(tuple))->inhparent);
 	systable_endscan(scan);
 	table_close(catalog, AccessShareLock);
 	return parents;
@@ -99,11 +101,12 @@ check_member(const SourceRow &source, Relation member)
 	if (statistics_of_source(source.id) == NIL)
 		return;
 	if (member->rd_rel->relpersistence != RELPERSISTENCE_PERMANENT)
-		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-		                errmsg("table \"%s\" cannot be unlogged or temporary", name),
-		                errdetail("Statistics of \"%s\" would survive a crash that its rows do not.",
-		                          get_rel_name(source.relation)),
-		                errhint("Drop the statistics first.")));
+		ereport(ERROR,
+		        (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+		         errmsg("table \"%s\" cannot be unlogged or temporary", name),
+		         errdetail("Statistics of \"%s\" would survive a crash that its rows do not.",
+		                   get_rel_name(source.relation)),
+		         errhint("Drop the statistics first.")));
 	if (member->rd_rel->relrowsecurity)
 		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 		                errmsg("table \"%s\" cannot have row security", name),
@@ -143,13 +146,12 @@ refuse_to_become_partition(const SourceRow &source)
 {
 	if (!get_rel_relispartition(source.relation))
 		return;
-	ereport(ERROR,
-	        (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-	         errmsg("table \"%s\" cannot become a partition", get_rel_name(source.relation)),
-	         errdetail("A statistic or watch reads it, and rows that reach it through "
-	                   "a parent would not be seen."),
-	         errhint("Drop the statistics and watches first, and create them on the "
-	                 "partitioned table.")));
+	ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+	                errmsg("table \"%s\" cannot become a partition", get_rel_name(source.relation)),
+	                errdetail("A statistic or watch reads it, and rows that reach it through "
+	                          "a parent would not be seen."),
+	                errhint("Drop the statistics and watches first, and create them on the "
+	                        "partitioned table.")));
 }
 
 static void
@@ -347,8 +349,7 @@ may_disturb_maintenance(Node *command)
 			List *name = lfirst_node(List, cell);
 
 			if (list_length(name) > 1 &&
-			    names_ours(makeRangeVarFromNameList(
-			        list_copy_head(name, list_length(name) - 1))))
+			    names_ours(makeRangeVarFromNameList(list_copy_head(name, list_length(name) - 1))))
 				return true;
 		}
 		return false;
@@ -359,22 +360,65 @@ may_disturb_maintenance(Node *command)
 	}
 }
 
-/*
- * What a dump has brought is not tied together by dependencies yet.  Only a
- * command that could drop a view needs them.
- */
 static void
-tie_restored(Node *command)
+tie_for_drop(List *statistics)
 {
 	ListCell *cell;
 
-	if (!IsA(command, DropOwnedStmt) &&
-	    !(IsA(command, DropStmt) && (((DropStmt *) command)->removeType == OBJECT_VIEW ||
-	                                 ((DropStmt *) command)->behavior == DROP_CASCADE)))
-		return;
-	foreach (cell, restored_statistics())
-		tie_together(*static_cast<StatisticRow *>(lfirst(cell)));
+	foreach (cell, statistics)
+	{
+		auto *row = static_cast<StatisticRow *>(lfirst(cell));
+		ObjectAddress relation = {RelationRelationId, row->relation, 0};
+		ObjectAddress query = {RelationRelationId, row->query, 0};
+		ObjectAddress state = {RelationRelationId, row->state, 0};
+
+		recordDependencyOn(&query, &relation, DEPENDENCY_AUTO);
+		recordDependencyOn(&state, &relation, DEPENDENCY_AUTO);
+	}
 	CommandCounterIncrement();
+}
+
+/*
+ * While a command drops things, the relations of a statistic belong together:
+ * they go with the user's view, and silently.  At other times these dependencies
+ * would close a circle that pg_dump has to break by views that are empty for a
+ * while.  What a dump has brought has none of its dependencies yet.
+ */
+static void
+tie_before_drop(Node *command, bool concerns_statistics)
+{
+	ListCell *cell;
+	bool may_drop_views =
+	    IsA(command, DropOwnedStmt) ||
+	    (IsA(command, DropStmt) && (((DropStmt *) command)->removeType == OBJECT_VIEW ||
+	                                ((DropStmt *) command)->behavior == DROP_CASCADE));
+
+	if (may_drop_views)
+	{
+		List *restored = restored_statistics();
+
+		foreach (cell, restored)
+			tie_together(*static_cast<StatisticRow *>(lfirst(cell)));
+		tie_for_drop(restored);
+	}
+	if (concerns_statistics && (may_drop_views || IsA(command, DropStmt)))
+		tie_for_drop(all_statistics());
+}
+
+void
+untie_after_drop()
+{
+	ListCell *cell;
+
+	foreach (cell, all_statistics())
+	{
+		auto *row = static_cast<StatisticRow *>(lfirst(cell));
+
+		(void) deleteDependencyRecordsForClass(RelationRelationId, row->query, RelationRelationId,
+		                                       DEPENDENCY_AUTO);
+		(void) deleteDependencyRecordsForClass(RelationRelationId, row->state, RelationRelationId,
+		                                       DEPENDENCY_AUTO);
+	}
 }
 
 /* ---- event triggers ---- */
@@ -421,11 +465,13 @@ cache_ext_before_ddl(PG_FUNCTION_ARGS)
 			return;
 		if (IsA(event->parsetree, AlterTableStmt))
 			refuse_concurrent_detach((AlterTableStmt *) event->parsetree);
-		tie_restored(event->parsetree);
-		if (may_disturb_maintenance(event->parsetree))
+
+		bool disturbs = may_disturb_maintenance(event->parsetree);
+		if (disturbs)
 			pg::hold_off_maintenance(event->tag == CMDTAG_DROP_EXTENSION ||
 			                         event->tag == CMDTAG_DROP_SCHEMA ||
 			                         event->tag == CMDTAG_DROP_OWNED);
+		tie_before_drop(event->parsetree, disturbs);
 	});
 	PG_RETURN_POINTER(nullptr);
 }

@@ -194,8 +194,8 @@ condition_of(const Definition *d, const ProgressRow &progress)
 
 	if (trouble != nullptr)
 		return {"stale", psprintf("%s; reads run the query until it fires again, or until "
-			                      "statistics_refresh()",
-			                      trouble)};
+		                          "statistics_refresh()",
+		                          trouble)};
 	if (progress.visible)
 		return {"ready", nullptr};
 

@@ -69,20 +69,21 @@ restored_statistics()
 {
 	/* state_<id> can be named by us alone, so the one view over it is what users see. */
 	return rows_of(
-	    psprintf("SELECT substring(q.relname FROM 17)::pg_catalog.oid, u.ev_class, q.oid, s.oid "
-	             "FROM pg_catalog.pg_class q "
-	             "JOIN pg_catalog.pg_class s ON s.relnamespace = q.relnamespace "
-	             "AND s.relname = 'state_' || substring(q.relname FROM 17) "
-	             "JOIN LATERAL (SELECT r.ev_class FROM pg_catalog.pg_depend d "
-	             "JOIN pg_catalog.pg_rewrite r ON r.oid = d.objid "
-	             "WHERE d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass "
-	             "AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass "
-	             "AND d.refobjid = s.oid ORDER BY 1 LIMIT 1) u ON true "
-	             "WHERE q.relnamespace = '%s'::pg_catalog.regnamespace AND q.relkind = 'v' "
-	             "AND q.relname ~ '^cache_ext_query_[0-9]+$' "
-	             "AND NOT EXISTS (SELECT FROM cache_ext_internal.statistic k WHERE k.query = q.oid) "
-	             "ORDER BY 1",
-	             kInternalSchema),
+	    psprintf(
+	        "SELECT substring(q.relname FROM 17)::pg_catalog.oid, u.ev_class, q.oid, s.oid "
+	        "FROM pg_catalog.pg_class q "
+	        "JOIN pg_catalog.pg_class s ON s.relnamespace = q.relnamespace "
+	        "AND s.relname = 'state_' || substring(q.relname FROM 17) "
+	        "JOIN LATERAL (SELECT r.ev_class FROM pg_catalog.pg_depend d "
+	        "JOIN pg_catalog.pg_rewrite r ON r.oid = d.objid "
+	        "WHERE d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass "
+	        "AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass "
+	        "AND d.refobjid = s.oid ORDER BY 1 LIMIT 1) u ON true "
+	        "WHERE q.relnamespace = '%s'::pg_catalog.regnamespace AND q.relkind = 'v' "
+	        "AND q.relname ~ '^cache_ext_query_[0-9]+$' "
+	        "AND NOT EXISTS (SELECT FROM cache_ext_internal.statistic k WHERE k.query = q.oid) "
+	        "ORDER BY 1",
+	        kInternalSchema),
 	    [](const Oid *values) {
 		    auto *row = static_cast<StatisticRow *>(palloc(sizeof(StatisticRow)));
 

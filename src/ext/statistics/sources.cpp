@@ -196,14 +196,13 @@ refuse_second_source(Oid relation)
 	int32 number;
 
 	if (find_leaf(relation, &number) && find_source(number, &source))
-		ereport(ERROR,
-		        (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-		         errmsg("table \"%s\" already belongs to \"%s\"", get_rel_name(relation),
-		                get_rel_name(source.relation)),
-		         errdetail("Statistics or watches read that table with its partitions and "
-		                   "inheritance children."),
-		         errhint("Read \"%s\", with a condition that selects the rows.",
-		                 get_rel_name(source.relation))));
+		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+		                errmsg("table \"%s\" already belongs to \"%s\"", get_rel_name(relation),
+		                       get_rel_name(source.relation)),
+		                errdetail("Statistics or watches read that table with its partitions and "
+		                          "inheritance children."),
+		                errhint("Read \"%s\", with a condition that selects the rows.",
+		                        get_rel_name(source.relation))));
 }
 
 void
@@ -217,13 +216,12 @@ add_member(const SourceRow &source, Oid member)
 		return;
 	refuse_second_source(member);
 	if (find_source_by_relation(member, &other))
-		ereport(ERROR,
-		        (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-		         errmsg("table \"%s\" cannot belong to \"%s\"", get_rel_name(member),
-		                get_rel_name(source.relation)),
-		         errdetail("Statistics or watches read both, and a row is counted once."),
-		         errhint("Drop the statistics and watches of \"%s\" first.",
-		                 get_rel_name(member))));
+		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+		                errmsg("table \"%s\" cannot belong to \"%s\"", get_rel_name(member),
+		                       get_rel_name(source.relation)),
+		                errdetail("Statistics or watches read both, and a row is counted once."),
+		                errhint("Drop the statistics and watches of \"%s\" first.",
+		                        get_rel_name(member))));
 	insert_leaf(member, source.id);
 }
 

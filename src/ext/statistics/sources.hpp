@@ -36,7 +36,8 @@ bool find_restored(Oid relation, StatisticRow *row);
 void own_table(Oid table);
 void drop_own_table(const char *name);
 
-/* Give a table that belongs to a source its triggers, and note it; raises 0A000 for a second one. */
+/* Give a table that belongs to a source its triggers, and note it; raises 0A000 for a second one.
+ */
 void add_member(const SourceRow &source, Oid member);
 
 bool relation_exists(Oid relation);

@@ -221,9 +221,8 @@ class Loop
 		attempt(&fill_, context_);
 		(void) pg::take_work(slot_, pg::kWorkFilling);
 		fill_wanted_ = turn.filling != statistics::FillTurn::kNothing;
-		next_fill_ = in_ms(turn.filling == statistics::FillTurn::kLater
-		                       ? Max(kFillAgainMs, fill_.pause_ms)
-		                       : 0);
+		next_fill_ = in_ms(
+		    turn.filling == statistics::FillTurn::kLater ? Max(kFillAgainMs, fill_.pause_ms) : 0);
 		if (turn.filling == statistics::FillTurn::kDone)
 			last_work_ = GetCurrentTimestamp();
 	}

@@ -16,7 +16,7 @@ STATISTICS = {
 }
 
 SCHEMA = """
-    CREATE TABLE thing (id integer PRIMARY KEY, owner integer, price double precision, label text,
+    CREATE TABLE thing (id integer PRIMARY KEY, owner integer, price numeric, label text,
                         parent integer REFERENCES thing);
     CREATE TABLE part (id integer, region integer, name text, PRIMARY KEY (id, region)) PARTITION BY LIST (region);
     CREATE TABLE part_1 PARTITION OF part FOR VALUES IN (1);
@@ -36,9 +36,9 @@ DATA = """
 """
 
 CHANGES = """
-    UPDATE thing SET owner = owner + 1, price = price * 2 WHERE id % 3 = 0;
+    UPDATE thing SET owner = owner + 1, price = price * 2 WHERE id %% 3 = 0;
     DELETE FROM part WHERE id < 30;
-    UPDATE part SET region = 1 + region % 4 WHERE id % 5 = 0;
+    UPDATE part SET region = 1 + region %% 4 WHERE id %% 5 = 0;
     INSERT INTO dog VALUES (%s, 4, 'y');
     DELETE FROM animal WHERE legs = 2;
 """
@@ -128,11 +128,9 @@ def a_parallel_restore_comes_back(_):
         tool("pg_dump", server, "-d", "origin", "-Fc", "-f", path)
         server.create_database("copy", extension=False)
         with server.session("copy") as db:    # a worker is about while tables appear
-            db.run("CREATE EXTENSION cache_ext; CREATE TABLE other (i integer)")
-            db.run("SELECT statistics_create('others', 'SELECT count(*) FROM other')")
-            db.run("INSERT INTO other VALUES (1)")
-            tool("pg_restore", server, "-j", "2", "-d", "copy", path)
-            db.run("DROP TABLE other CASCADE")
+            db.run("CREATE EXTENSION cache_ext")
+            db.run("SELECT cache_invalidate('x')")
+        tool("pg_restore", server, "-j", "2", "-d", "copy", path)
         check_restored(server, "copy", 100)
     with_origin("restore_parallel", body)
 
