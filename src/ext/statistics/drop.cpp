@@ -29,16 +29,16 @@ extern "C" {
 
 namespace cache_ext::statistics {
 
-/* Numbers in the first column of a query over what was dropped. */
+/* OIDs in the first column of a query. */
 static List *
-dropped(const char *query)
+numbers_of(const char *query)
 {
 	List *relations = NIL;
 	PinnedSearchPath path;
 
 	SPI_connect();
 	if (SPI_execute(query, true, 0) != SPI_OK_SELECT)
-		elog(ERROR, "could not list dropped objects");
+		elog(ERROR, "could not execute \"%s\"", query);
 	for (uint64 i = 0; i < SPI_processed; ++i)
 	{
 		bool null;
@@ -57,19 +57,20 @@ dropped(const char *query)
 static List *
 dropped_relations()
 {
-	return dropped("SELECT objid FROM pg_catalog.pg_event_trigger_dropped_objects() "
-	               "WHERE classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND objsubid = 0");
+	return numbers_of(
+	    "SELECT objid FROM pg_catalog.pg_event_trigger_dropped_objects() "
+	    "WHERE classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND objsubid = 0");
 }
 
 /* Tables that have lost a trigger and still exist. */
 static List *
 tables_without_trigger()
 {
-	return dropped("SELECT DISTINCT c.oid FROM pg_catalog.pg_event_trigger_dropped_objects() d "
-	               "JOIN pg_catalog.pg_namespace n ON n.nspname = d.address_names[1] "
-	               "JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid "
-	               "AND c.relname = d.address_names[2] "
-	               "WHERE d.object_type = 'trigger' AND d.address_names[3] ~ '^0_cache_ext_'");
+	return numbers_of("SELECT DISTINCT c.oid FROM pg_catalog.pg_event_trigger_dropped_objects() d "
+	                  "JOIN pg_catalog.pg_namespace n ON n.nspname = d.address_names[1] "
+	                  "JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid "
+	                  "AND c.relname = d.address_names[2] "
+	                  "WHERE d.object_type = 'trigger' AND d.address_names[3] ~ '^0_cache_ext_'");
 }
 
 static bool
@@ -87,9 +88,7 @@ is_involved(const StatisticRow &row, List *relations)
 static void
 drop_remains(const StatisticRow &row)
 {
-	constexpr int kMaxParts = 1000;
-	int32 statistic = row.id;
-	char name[NAMEDATALEN];
+	ListCell *cell;
 
 	if (relation_exists(row.relation))
 		run("DROP VIEW %s", qualified_name(row.relation));
@@ -97,16 +96,11 @@ drop_remains(const StatisticRow &row)
 		run("DROP FOREIGN TABLE %s", qualified_name(row.state));
 	if (relation_exists(row.query))
 		run("DROP VIEW %s", qualified_name(row.query));
-
-	totals_name(statistic, name);
-	drop_own_table(name);
-	for (int i = 0; i < kMaxParts; ++i)
-	{
-		part_name(statistic, i, name);
-		if (!OidIsValid(internal_relation(name, true)))
-			break;
-		drop_own_table(name);
-	}
+	foreach (cell, numbers_of(psprintf("SELECT oid FROM pg_catalog.pg_class WHERE relkind = 'r' "
+	                                   "AND relnamespace = '%s'::pg_catalog.regnamespace "
+	                                   "AND relname ~ '^(totals_%d|part_%d_[0-9]+)$'",
+	                                   kInternalSchema, row.id, row.id)))
+		drop_own_table(get_rel_name(lfirst_oid(cell)));
 }
 
 static void

@@ -453,7 +453,7 @@ read_statistic(Definition *definition, Snapshot snapshot, const GroupFilter *fil
 	if (r->lacks_index)
 	{
 		tuplestore_clear(into);
-		run_query(definition, snapshot, into, desc);
+		run_query(definition->row.query, snapshot, into, desc);
 	}
 }
 
