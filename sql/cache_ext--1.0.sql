@@ -549,6 +549,53 @@ COMMENT ON FUNCTION cache_clear() IS
 REVOKE ALL ON FUNCTION cache_clear() FROM PUBLIC;   -- empties every user's cache
 
 ---------------------------------------------------------------------------
+-- The link to Redis
+---------------------------------------------------------------------------
+
+CREATE FUNCTION cache_ext_internal.redis_status(
+    OUT address text,
+    OUT role text,
+    OUT state text,
+    OUT breaker text,
+    OUT since timestamptz,
+    OUT server_version text,
+    OUT clients integer,
+    OUT memory_bytes bigint,
+    OUT keys bigint,
+    OUT keyspace_hits bigint,
+    OUT keyspace_misses bigint,
+    OUT round_trip_ms double precision,
+    OUT reconnects bigint,
+    OUT last_error text
+) RETURNS SETOF record
+    AS 'MODULE_PATHNAME', 'cache_ext_redis_status'
+    LANGUAGE C VOLATILE PARALLEL RESTRICTED ROWS 1;
+COMMENT ON FUNCTION cache_ext_internal.redis_status() IS 'the rows of redis_status';
+
+CREATE VIEW redis_status AS
+    SELECT address, role, state, breaker, since, server_version, clients, memory_bytes, keys,
+        keyspace_hits, keyspace_misses, round_trip_ms, reconnects, last_error
+    FROM cache_ext_internal.redis_status();
+COMMENT ON VIEW redis_status IS 'a row for each Redis endpoint in use, one row ''off'' when there is none';
+COMMENT ON COLUMN redis_status.address IS 'where it is, without secrets';
+COMMENT ON COLUMN redis_status.role IS 'what it says it is: master or replica';
+COMMENT ON COLUMN redis_status.state IS 'off, connecting, ready or failed';
+COMMENT ON COLUMN redis_status.breaker IS 'closed: everybody asks it; open: nobody for a while, after a failure; half-open: one asks for all';
+COMMENT ON COLUMN redis_status.since IS 'when it began to answer, or ceased to';
+COMMENT ON COLUMN redis_status.clients IS 'all its clients, not only this server''s';
+COMMENT ON COLUMN redis_status.keys IS 'in the database in use';
+COMMENT ON COLUMN redis_status.round_trip_ms IS 'of the question that brought these figures';
+COMMENT ON COLUMN redis_status.reconnects IS 'how often it has answered again after failures, since this server''s start';
+COMMENT ON COLUMN redis_status.last_error IS 'the last failure, also when it is over';
+GRANT SELECT ON redis_status TO PUBLIC;   -- a status view: no secrets, and while Redis is away nobody is kept waiting
+
+CREATE FUNCTION cache_ping() RETURNS interval
+    AS 'MODULE_PATHNAME', 'cache_ext_ping'
+    LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION cache_ping() IS 'round trip to Redis now, or the error that prevents one';
+REVOKE ALL ON FUNCTION cache_ping() FROM PUBLIC;   -- does not wait for the pause after a failure
+
+---------------------------------------------------------------------------
 -- The worker
 ---------------------------------------------------------------------------
 

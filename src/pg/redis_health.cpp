@@ -177,10 +177,11 @@ HealthOf::set_endpoint(const Digest &fingerprint)
 {
 	uint64 key = fingerprint.low != 0 ? fingerprint.low : 1;
 
-	if (key_ != key)
-		report_nothing();
-	key_ = key;
+	if (key_ == key)
+		return;
+	report_nothing();
 	call([] { attach_table(); });
+	key_ = key;
 }
 
 /* Under the lock. */

@@ -215,17 +215,26 @@ note_success(const std::string &name)
 	});
 }
 
-/* A command is refused by a server that is well. */
-static void
-note_refusal(const std::string &name, const std::string &text)
+void
+redis_note_refusal(const redis::Reply &reply)
 {
+	std::string name = redis_endpoint().name;
+	std::string text = redis::readable(reply.text);
+
 	if (!health.note_refusal(text.c_str()))
 		return;
 	call([&] {
 		ereport(LOG,
 		        (errmsg("Redis server \"%s\" refuses a command: %s", name.c_str(), text.c_str()),
-		         errhidestmt(true)));
+		         errhint("Queries answer meanwhile."), errhidestmt(true)));
 	});
+}
+
+HealthStatus
+redis_health_status()
+{
+	health.set_endpoint(redis_endpoint().fingerprint);
+	return health.status();
 }
 
 /*
@@ -255,7 +264,7 @@ judge_replies(const std::vector<redis::Reply> &replies, bool worker)
 		else if (refusal == redis::Refusal::kNotServing)
 			note_failure(not_serving(link->name, text));
 		else
-			note_refusal(link->name, text);
+			redis_note_refusal(reply);
 		return;
 	}
 }
@@ -329,10 +338,11 @@ refuse_early(const Endpoint &endpoint, const ExchangeOptions &options)
 		throw Error(kConnectionFailure,
 		            "the connection to Redis server \"" + endpoint.name + "\" has been replaced");
 	health.set_endpoint(endpoint.fingerprint);
-	if (!health.ask(longest_us, options.ignore_backoff))
-		throw Error(kConnectionFailure,
-		            "Redis server \"" + endpoint.name + "\" has failed a moment ago",
-		            "It is not asked again before a pause has passed.");
+	if (!health.ask(longest_us, options.ignore_backoff || options.impatient))
+		throw Error(
+		    kConnectionFailure, "Redis server \"" + endpoint.name + "\" has failed a moment ago",
+		    std::string("It is not asked again before a pause has passed. The failure was: ") +
+		        health.status().last_error);
 }
 
 static void

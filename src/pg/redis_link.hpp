@@ -20,6 +20,7 @@
 
 #include "core/base/digest.hpp"
 #include "core/redis/connection.hpp"
+#include "pg/redis_health.hpp"
 #include "pg/server.hpp"
 
 namespace cache_ext::pg {
@@ -37,7 +38,8 @@ struct RedisServer
 struct ExchangeOptions
 {
 	int timeout_ms = 0;          /* the whole exchange; 0: cache_ext.command_timeout */
-	bool ignore_backoff = false; /* the worker paces its attempts itself */
+	bool ignore_backoff = false; /* a worker: paces its attempts itself, its connection is extra */
+	bool impatient = false;      /* ask although the pause after a failure is not over */
 	uint64 only_connection = 0;  /* not 0: fail rather than use any other connection than this */
 };
 
@@ -54,8 +56,10 @@ std::string redis_name();
  * cache_ext.connect_timeout.  *server is the one that has answered.
  *
  * Throws Error: 08006 when Redis is not configured, cannot be reached or does not
- * answer in time, and at once while the back-off after an earlier failure lasts;
- * 28000 when it lets us not in; 08P01 when it answers nonsense.  A query cancel comes as PgError.
+ * answer in time, and at once while the pause after an earlier failure lasts;
+ * 08001 when it cannot be verified; 28000 when it lets us not in; 08P01 when it
+ * answers nonsense; 53300 when the server holds connections enough.  A query
+ * cancel comes as PgError.
  * In each case the connection is closed.
  */
 std::vector<redis::Reply> redis_exchange(const redis::Request &request,
@@ -64,6 +68,12 @@ std::vector<redis::Reply> redis_exchange(const redis::Request &request,
 
 /* The server at the other end; connects when needed, throws as redis_exchange() does. */
 RedisServer redis_server(const ExchangeOptions &options = ExchangeOptions());
+
+/* A reply that is an error, for the log: told once until another follows, whoever meets it. */
+void redis_note_refusal(const redis::Reply &reply);
+
+/* What all processes have met at the endpoint of now. */
+HealthStatus redis_health_status();
 
 /* Number of the connection that is open now, 0 when there is none.  Never connects, never throws.
  */

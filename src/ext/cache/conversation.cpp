@@ -21,39 +21,13 @@ namespace cache_ext::cache {
 
 using redis::Reply;
 
-/* The first word of the last error that Redis has answered and the log has told; empty: none. */
-static char last_refusal[64] = "";
-
-/* An error that Redis answers is told once until another or a success follows, not once a call. */
-void
-note_refusal(const Reply &reply)
-{
-	std::string text = redis::readable(reply.text);
-	std::string kind = text.substr(0, text.find(' ')).substr(0, sizeof(last_refusal) - 1);
-
-	/* The server behind the name may have changed, or wants us to log in again. */
-	if (kind == "READONLY" || kind == "NOAUTH")
-		pg::redis_disconnect();
-	if (kind == last_refusal)
-		return;
-	strlcpy(last_refusal, kind.c_str(), sizeof(last_refusal));
-
-	std::string name = pg::redis_name();
-
-	pg::call([&] {
-		ereport(LOG, (errmsg("Redis server \"%s\" refuses a command of the cache: %s", name.c_str(),
-		                     text.c_str()),
-		              errhint("Queries answer meanwhile."), errhidestmt(true)));
-	});
-}
-
 bool
 note_first_refusal(const std::vector<Reply> &replies)
 {
 	for (const Reply &reply : replies)
 		if (reply.is_error())
 		{
-			note_refusal(reply);
+			pg::redis_note_refusal(reply);
 			return true;
 		}
 	return false;
@@ -133,12 +107,6 @@ digest_versions(const Reply &reply, size_t first, const std::vector<uint32> &buc
 		digester.add(buckets[i], version.text);
 	}
 	return digester.finish();
-}
-
-void
-note_answer() noexcept
-{
-	last_refusal[0] = '\0';
 }
 
 } /* namespace cache_ext::cache */

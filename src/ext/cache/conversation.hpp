@@ -24,10 +24,8 @@ namespace cache_ext::cache {
 std::optional<std::vector<redis::Reply>>
 ask(const redis::Request &request, pg::RedisServer *server = nullptr, uint64 only_connection = 0);
 
-/* An error that Redis answers is told once until another or a success follows, not once a call. */
-void note_refusal(const redis::Reply &reply);
+/* Is there an error among them?  The first goes to the log. */
 bool note_first_refusal(const std::vector<redis::Reply> &replies);
-void note_answer() noexcept;
 
 /*
  * Is this where all deliveries are known to?  If not, versions and values here

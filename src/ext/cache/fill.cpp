@@ -183,8 +183,8 @@ Fill::finish(std::string_view value, const Storing &how)
 	/* Only ever on the connection that the versions came from. */
 	auto replies = ask(request, nullptr, seen_.connection);
 
-	if (replies && !note_first_refusal(*replies))
-		note_answer();
+	if (replies)
+		(void) note_first_refusal(*replies);
 }
 
 } /* namespace cache_ext::cache */

@@ -272,7 +272,7 @@ attempt(const std::vector<Question> &questions, bool with_left)
 	if (!reply.is_array() || reply.elements.size() != names.size())
 	{
 		if (reply.is_error())
-			note_refusal(reply);
+			pg::redis_note_refusal(reply);
 		else
 			pg::redis_disconnect();
 		return results;

@@ -37,7 +37,7 @@ RedisWatch::begin(const std::vector<std::string> &names, pg::RedisServer *server
 		return false;
 	if (!replies->back().is_ok())
 	{
-		note_refusal(replies->back());
+		pg::redis_note_refusal(replies->back());
 		return false;
 	}
 	watching = true;
@@ -62,7 +62,6 @@ RedisWatch::execute(std::initializer_list<std::string_view> command, Reply *repl
 
 	if (!replies || note_first_refusal(*replies))
 		return Outcome::kUnavailable;
-	note_answer();
 
 	Reply &results = replies->back();
 
