@@ -111,7 +111,90 @@ ALTER TABLE scan DROP CONSTRAINT scan_pkey, ALTER id DROP NOT NULL;
 INSERT INTO scan VALUES (NULL, 1, 1, 1);
 SELECT differences('not_in');
 
+-- windows relative to now(), of every kind of moment; groups by parts of a time
+CREATE TABLE event (
+    id serial,
+    at timestamp,
+    instant timestamptz,
+    day date,
+    kind text,
+    x integer,
+    v numeric(10, 2),
+    w double precision
+) PARTITION BY RANGE (id);
+CREATE TABLE event_1 PARTITION OF event FOR VALUES FROM (0) TO (200);
+CREATE TABLE event_2 (w double precision, gone text, id integer NOT NULL, day date, at timestamp, v numeric(10, 2), kind text, x integer,
+    instant timestamptz);
+ALTER TABLE event_2 DROP COLUMN gone;
+ALTER TABLE event ATTACH PARTITION event_2 DEFAULT;
+CREATE FUNCTION lately(column_name text, selected text DEFAULT 'count(*)') RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+    hint text;
+BEGIN
+    PERFORM statistics_create('refused', format('SELECT %s FROM event WHERE %s >= now() - interval ''1 day''', selected, column_name));
+    RETURN 'created';
+EXCEPTION WHEN feature_not_supported THEN
+    GET STACKED DIAGNOSTICS hint = PG_EXCEPTION_HINT;
+    RETURN SQLERRM || E'\n' || hint;
+END $$;
+SELECT lately('at');
+CREATE INDEX ON event (at);
+CREATE INDEX ON event (instant);
+SELECT lately('at', 'max(x)');
+SELECT lately('at', 'count(DISTINCT x)');
+SELECT lately('at', 'avg(v * x)');
+SELECT lately('id * interval ''1 day'' + at');
+SELECT lately('id IN (SELECT bag FROM lost) AND at');
+SELECT lately('instant < now() AND at');
+SELECT lately('NOT at');
+SELECT refused.* FROM statistics_create('refused', 'SELECT count(*) FROM event WHERE at < now() - interval ''1 day''') refused;
+SELECT statistics_create('lately', $$
+    SELECT kind, count(*) AS events, sum(x) AS x, avg(w) AS w, bool_or(x > 3) AS some, avg(v) AS v
+    FROM event WHERE at >= now() - interval '24 hours' AND x > 0 GROUP BY kind $$);
+SELECT statistics_create('windows', $$
+    SELECT (SELECT count(*) FROM event WHERE instant >= now() - interval '24 hours' AND instant < now() - interval '5 minutes') AS settled,
+        (SELECT count(*) FROM event) AS events,
+        (SELECT sum(w) FROM event WHERE day >= current_date - 2) AS days,
+        (SELECT count(*) FROM event WHERE day = current_date) AS today,
+        (SELECT count(*) FROM event WHERE at BETWEEN now() - interval '20 minutes' AND now() - interval '10 minutes') AS minutes,
+        (SELECT count(*) FROM event WHERE instant > date_trunc('day', now())) AS since_midnight,
+        (SELECT variance(x) FROM event WHERE localtimestamp - interval '30 days' < at) AS month,
+        (SELECT count(*) FROM event WHERE at >= timestamptz '2026-03-29 01:30 UTC' AND at < timestamptz '2026-03-29 02:10 UTC') AS spring,
+        (SELECT count(*) FROM event WHERE at >= timestamptz '2026-10-25 01:30 UTC' AND at < timestamptz '2026-10-25 02:10 UTC') AS autumn $$);
+SELECT statistics_create('by_hour', $$
+    SELECT date_trunc('hour', at) AS hour, date_trunc('week', instant AT TIME ZONE 'UTC') AS week, extract(dow FROM day) AS weekday,
+        count(*) AS events, max(at) AS latest FROM event GROUP BY 1, 2, 3 $$);
+CREATE FUNCTION window_differences() RETURNS text LANGUAGE sql AS $$
+    SELECT string_agg(concat_ws(' ', s, d), E'\n')
+    FROM unnest('{lately, windows, by_hour}'::regclass[]) s, statistics_verify(s) d $$;
+INSERT INTO event (at, instant, day, kind, x, v, w)
+    SELECT now() - i * interval '7 minutes 13 seconds', now() - i * interval '11 minutes 17 seconds', current_date - i / 30,
+        'k' || i % 3, i % 7, i / 8.0, i / 3.0 FROM generate_series(-20, 400) i;
+INSERT INTO event (at, instant, day, x) VALUES (NULL, NULL, NULL, 1), ('infinity', 'infinity', 'infinity', 5), ('-infinity', '-infinity', '-infinity', 5);
+-- hours that do not exist, or exist twice, where clocks change
+INSERT INTO event (at, x) SELECT t + i * interval '10 minutes', 1
+    FROM unnest(ARRAY[timestamp '2026-03-29 00:00', '2026-10-25 00:00']) t, generate_series(0, 36) i;
+SELECT window_differences();
+SELECT statistics_fold() >= 0 AS folded;   -- the worker may have been first
+SELECT window_differences();
+SELECT sum(events) > 100 AS many FROM lately;
+SET timezone = 'Europe/Berlin';
+SELECT window_differences();
+SELECT spring, autumn FROM windows;
+SET timezone = 'America/New_York';
+SELECT window_differences();
+UPDATE event SET at = at + interval '1 hour', instant = instant - interval '1 hour', day = day + 1 WHERE id % 3 = 1;
+UPDATE event SET id = id + 190 WHERE id BETWEEN 1 AND 20;
+SELECT window_differences();
+RESET timezone;
+SELECT statistics_fold() >= 0 AS folded;   -- the worker may have been first
+TRUNCATE event_1;
+SELECT window_differences();
+-- without the index it is slower, and still right
+DROP INDEX event_at_idx;
+SELECT window_differences();
+
 -- nothing of a dropped statistic stays
 SELECT statistics_drop(relation) FROM statistics_status;
-DROP TABLE spread, person, bag, scan, lost CASCADE;
-DROP FUNCTION differences, all_differences, spread_texts_differ;
+DROP TABLE spread, person, bag, scan, lost, event CASCADE;
+DROP FUNCTION differences, all_differences, window_differences, spread_texts_differ, lately;

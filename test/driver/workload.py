@@ -32,17 +32,20 @@ CREATE TABLE reading (
     n           integer,
     flag        boolean,
     tag         text,
+    at          timestamptz DEFAULT now() - random() * interval '1 day',
     PRIMARY KEY (region, id)
 );
 -- These serve min(n) and max(n) of `reading`; the partitions of `measure` keep the values.
 CREATE INDEX ON reading (kind, n);
 CREATE INDEX ON reading (n DESC);
+CREATE INDEX ON reading (at);
 CREATE TABLE measure (
-    LIKE reading,
+    LIKE reading INCLUDING DEFAULTS,
     PRIMARY KEY (region, id),
     FOREIGN KEY (site_id) REFERENCES site ON DELETE CASCADE ON UPDATE CASCADE,
     FOREIGN KEY (reviewer_id) REFERENCES reviewer ON DELETE SET NULL
 ) PARTITION BY LIST (region);
+CREATE INDEX ON measure (at);
 CREATE TABLE measure_0 PARTITION OF measure FOR VALUES IN (0);
 CREATE TABLE measure_1 PARTITION OF measure FOR VALUES IN (1);
 CREATE TABLE measure_2 PARTITION OF measure FOR VALUES IN (2) PARTITION BY HASH (id);
@@ -87,6 +90,8 @@ QUERIES = {
         WHERE NOT EXISTS (SELECT FROM site s WHERE s.id = r.site_id AND s.name LIKE 'new%')
           AND tag IN (SELECT o.tag FROM reading o WHERE o.flag AND o.n > 5)
           AND NOT EXISTS (SELECT FROM measure o WHERE o.kind = r.kind AND o.n = r.n AND o.flag IS NULL) GROUP BY kind""",
+    "{t}_lately": """SELECT kind, count(*) AS readings, sum(n) AS total, bool_and(flag) AS every FROM {t}
+        WHERE at >= now() - interval '12 hours' AND at < now() AND flag IS NOT NULL GROUP BY kind""",
     "{t}_modulus": "SELECT n % 3 AS modulus, count(*) AS readings, max(n * 2) AS twice FROM {t} GROUP BY n % 3",
 }
 FLOATS = {
@@ -100,6 +105,8 @@ OVERVIEW = """SELECT (SELECT count(*) FROM reading) AS readings,
     (SELECT max(n) FROM reading) AS highest,
     (SELECT min(s.name) FROM site s WHERE NOT EXISTS (SELECT 1 FROM reading r WHERE r.site_id = s.id)) AS first_unread,
     (SELECT count(*) FROM site WHERE id NOT IN (SELECT region FROM measure)) AS no_region,
+    (SELECT count(*) FROM scan WHERE "timestamp" >= now() - interval '200 minutes') AS recent_scans,
+    (SELECT sum(n) FROM reading WHERE at > date_trunc('hour', now()) - interval '20 minutes') AS recent_sum,
     (SELECT count(*) FROM scan JOIN "user" u ON u.id = user_id JOIN bag b ON b.id = child_bag_id
         WHERE b.type = 'child' AND u.username > 'user 2') AS known_scans"""
 
@@ -315,7 +322,7 @@ class Writes:
         for i in range(self.rng.choice([0, 1, 5, 20])):
             row = (base + i,) + self.row()[1:]
             lines.append("\t".join("\\N" if v is None else str(v) for v in row))
-        self.db.cursor.copy_expert(f"COPY {self.table()} FROM STDIN",
+        self.db.cursor.copy_expert(f"COPY {self.table()} (id, region, kind, site_id, reviewer_id, val, num, n, flag, tag) FROM STDIN",
                                    io.StringIO("".join(line + "\n" for line in lines)))
 
     def update_filter(self):
@@ -326,6 +333,10 @@ class Writes:
     def update_groups(self):
         self.db.run(f"UPDATE {self.table()} SET kind = %s, tag = %s, val = val * 2 - 1 WHERE id %% 9 = %s",
                     (self.rng.choice(KINDS), self.rng.choice(TAGS), self.rng.randint(0, 8)))
+
+    def update_moves_in_time(self):
+        self.db.run(f"UPDATE {self.table()} SET at = %s::timestamptz - random() * interval '1 day' WHERE id %% 8 = %s",
+                    (self.rng.choice([None, "now", "now", "infinity"]), self.rng.randint(0, 7)))
 
     def update_moves_rows(self):
         table = self.table()

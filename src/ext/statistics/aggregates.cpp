@@ -62,6 +62,12 @@ derived_for(Level *level, AggregateKind kind, CellRole role, int side, Expr *val
 	bool has_sides = level->here()->side_count > 0;
 	int found = -1;
 
+	if (level->here()->window != nullptr)
+		refuse(
+		    "min, max or DISTINCT in a window relative to now()",
+		    "Only counts and sums are kept by buckets of time.",
+		    "Keep a statistic grouped by date_trunc() of the column, and let a plain view choose "
+		    "among its rows.");
 	if (has_sides)
 	{
 		value = value_of_rows(value, filter);
@@ -198,6 +204,10 @@ find_scale(Level *level, int side, Expr *argument, Expr *filter, Aggregate *out)
 		out->scale = Max((((typmod - (int32) VARHDRSZ) & 0x7ff) ^ 1024) - 1024, 0);
 		return;
 	}
+	if (level->here()->window != nullptr)
+		refuse("a sum of numeric without a scale in a window relative to now()",
+		       "Decimal places of values that have left the window would stay.",
+		       "Cast the argument to numeric(precision, scale).");
 	out->scale_derived =
 	    derived_for(level, AggregateKind::kMaximum, CellRole::kNonNull, side,
 	                (Expr *) makeFuncExpr(F_SCALE, INT4OID, list_make1(copyObjectImpl(argument)),

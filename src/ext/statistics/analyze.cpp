@@ -5,7 +5,7 @@
  *
  *-------------------------------------------------------------------------
  */
-#include "ext/statistics/level.hpp"
+#include "ext/statistics/window.hpp"
 #include "pg/tree.hpp"
 
 extern "C" {
@@ -455,6 +455,18 @@ finish_side(Definition *d, Part *part, const Side &side)
 }
 
 static void
+finish_buckets(const Definition *d, Part *part)
+{
+	const Block &block = d->blocks[part->block];
+
+	part->key_count = d->group_count + 1;
+	part->keys = static_cast<KeyType *>(palloc(sizeof(KeyType) * part->key_count));
+	part->keys[0] = key_type(block.window->type, InvalidOid, "a window");
+	memcpy(part->keys + 1, d->groups, sizeof(KeyType) * d->group_count);
+	part->cell_count = block.cell_count;
+}
+
+static void
 finish_parts(Definition *d)
 {
 	d->cell_is_sum = static_cast<bool *>(palloc0(Max(d->cell_count, 1)));
@@ -467,6 +479,8 @@ finish_parts(Definition *d)
 
 		if (part.kind == PartKind::kSide)
 			finish_side(d, &part, block.sides[part.side]);
+		else if (part.kind == PartKind::kBuckets)
+			finish_buckets(d, &part);
 		else
 			part.cell_count = part.kind == PartKind::kExists ? block.cell_count + 1 : 1;
 		part.cell_is_sum = static_cast<bool *>(palloc0(part.cell_count));
@@ -474,7 +488,7 @@ finish_parts(Definition *d)
 		{
 			const Cell &cell = d->cells[block.first_cell + c];
 
-			if (part.kind == PartKind::kExists)
+			if (part.kind != PartKind::kSide)
 				part.cell_is_sum[c] = is_sum(cell.role);
 			else if (cell.place.side == part.side && cell.place.number > 0)
 				part.cell_is_sum[cell.place.number] = is_sum(cell.role);

@@ -80,7 +80,8 @@ enum class PartKind : uint8
 {
 	kValues, /* (groups, value) -> n */
 	kExists, /* join key -> cells of the block, matching rows */
-	kSide    /* columns of a side -> rows, cells of the side */
+	kSide,   /* columns of a side -> rows, cells of the side */
+	kBuckets /* bucket of time, groups -> cells of the block */
 };
 
 struct Part
@@ -174,8 +175,11 @@ struct Side
 	int *parent_tie;
 };
 
+struct Window; /* see window.hpp */
+
 struct Block
 {
+	Window *window; /* nullptr: WHERE does not depend on now() */
 	int side_count; /* 0: what follows describes the block */
 	Side *sides;
 	Oid source;

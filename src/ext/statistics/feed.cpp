@@ -8,6 +8,7 @@
 #include "ext/statistics/feed.hpp"
 #include "ext/statistics/log.hpp"
 #include "ext/statistics/summand.hpp"
+#include "ext/statistics/window.hpp"
 
 extern "C" {
 #include "access/attmap.h"
@@ -52,6 +53,10 @@ struct Feed
 	const Bitmapset *needed;
 	const Bitmapset *never_null;
 	bool is_right; /* the side that EXISTS looks for */
+
+	int window_part; /* -1: the block is no window */
+	KeyType bucket_type;
+	ExprState *bucket;
 
 	int group_count;
 	KeyType *group_types;
@@ -181,6 +186,12 @@ compile_left(Feed *feed, const Definition *d, int number, const Translation *tra
 	foreach (cell, d->group_exprs)
 		feed->groups[group++] = compile(translation, (Expr *) lfirst(cell));
 
+	if (block.window != nullptr)
+	{
+		feed->window_part = block.window->part;
+		feed->bucket_type = d->parts[block.window->part].keys[0];
+		feed->bucket = compile(translation, window_bucket(block.window));
+	}
 	compile_cells(feed, d, block, kNoSide, translation);
 	feed->exists_part = block.exists_part;
 	if (block.exists_part >= 0)
@@ -254,6 +265,7 @@ append_feed(Capture *capture, const Definition *d)
 	feed->name = get_rel_name(d->row.relation);
 	feed->exists_part = -1;
 	feed->side_part = -1;
+	feed->window_part = -1;
 	return feed;
 }
 
@@ -284,6 +296,8 @@ note_used_by_block(Bitmapset **used, const Translation *translation, const Defin
 	note_used(used, translation, (Node *) block.where);
 	note_used(used, translation, (Node *) d->group_exprs);
 	note_used(used, translation, (Node *) block.left_key);
+	if (block.window != nullptr)
+		note_used(used, translation, (Node *) window_bucket(block.window));
 	for (int i = 0; i < block.cell_count; ++i)
 	{
 		note_used(used, translation, (Node *) d->cells[block.first_cell + i].argument);
@@ -356,24 +370,32 @@ keep_used(Capture *capture, const Bitmapset *used)
 		capture->used[capture->used_count++] = (AttrNumber) column;
 }
 
+static Translation
+translation_to(Relation relation, Oid root)
+{
+	Translation translation = {nullptr};
+
+	if (root != RelationGetRelid(relation))
+	{
+		Relation whole = table_open(root, AccessShareLock);
+
+		translation.map = map_columns(RelationGetDescr(whole), RelationGetDescr(relation));
+		table_close(whole, NoLock);
+	}
+	return translation;
+}
+
 static void
 compile_feeds(Capture *capture, Relation relation, int32 only)
 {
 	SourceRow source;
 	ListCell *cell;
 	Bitmapset *used = nullptr;
-	Translation translation = {nullptr};
 
 	if (!find_source_by_relation(capture->root, &source))
 		return;
 	capture->log = source.log;
-	if (capture->root != capture->relation)
-	{
-		Relation root = table_open(capture->root, AccessShareLock);
-
-		translation.map = map_columns(RelationGetDescr(root), RelationGetDescr(relation));
-		table_close(root, NoLock);
-	}
+	Translation translation = translation_to(relation, capture->root);
 	foreach (cell, statistics_of_source(source.id))
 	{
 		if (only != kAllStatistics && only != lfirst_int(cell))
@@ -386,8 +408,9 @@ compile_feeds(Capture *capture, Relation relation, int32 only)
 	keep_used(capture, used);
 }
 
-Capture *
-compile_capture(Relation relation, Oid root, int32 statistic)
+/* Without feeds, in a context of its own. */
+static Capture *
+make_capture(Relation relation, Oid root)
 {
 	MemoryContext context =
 	    AllocSetContextCreate(CurrentMemoryContext, "cache_ext capture", ALLOCSET_SMALL_SIZES);
@@ -403,9 +426,33 @@ compile_capture(Relation relation, Oid root, int32 statistic)
 	capture->old_row = MakeSingleTupleTableSlot(desc, &TTSOpsMinimalTuple);
 	capture->new_row = MakeSingleTupleTableSlot(desc, &TTSOpsMinimalTuple);
 	initStringInfo(&capture->key);
+	MemoryContextSwitchTo(caller);
+	return capture;
+}
+
+Capture *
+compile_capture(Relation relation, Oid root, int32 statistic)
+{
+	Capture *capture = make_capture(relation, root);
+	MemoryContext caller = MemoryContextSwitchTo(capture->context);
+
 	compile_feeds(capture, relation, statistic);
 	if (statistic == kAllStatistics)
-		capture->watches = invalidation::compile_watches(root, desc, context);
+		capture->watches = invalidation::compile_watches(
+		    root, capture->old_row->tts_tupleDescriptor, capture->context);
+	MemoryContextSwitchTo(caller);
+	return capture;
+}
+
+Capture *
+compile_block(Relation relation, Oid root, const Definition *definition, const Block *block)
+{
+	Capture *capture = make_capture(relation, root);
+	MemoryContext caller = MemoryContextSwitchTo(capture->context);
+	Translation translation = translation_to(relation, root);
+
+	compile_left(append_feed(capture, definition), definition, (int) (block - definition->blocks),
+	             &translation);
 	MemoryContextSwitchTo(caller);
 	return capture;
 }
@@ -603,6 +650,25 @@ feed_side(Capture *capture, const Feed *feed, Delta *delta, int sign)
 }
 
 static void
+feed_bucket(Capture *capture, const Feed *feed, Delta *delta, const GroupValues &groups, int sign)
+{
+	bool null;
+	int bitmap;
+	Datum bucket = ExecEvalExprSwitchContext(feed->bucket, capture->econtext, &null);
+
+	if (null)
+		return; /* NULL is in no window */
+	begin_key(&capture->key, feed->statistic, feed->window_part);
+	begin_key_values(&capture->key, feed->group_count + 1, &bitmap);
+	add_key_value(&capture->key, feed->bucket_type, bitmap, 0, bucket, false);
+	for (int i = 0; i < feed->group_count; ++i)
+		add_key_value(&capture->key, feed->group_types[i], bitmap, i + 1, groups.values[i],
+		              groups.nulls[i]);
+	feed_cells(feed, capture->econtext,
+	           delta->cells(key_bytes(capture, feed), (size_t) feed->cell_count), sign);
+}
+
+static void
 feed_one(Capture *capture, const Feed *feed, Delta *delta, int sign)
 {
 	ExprContext *econtext = capture->econtext;
@@ -629,6 +695,11 @@ feed_one(Capture *capture, const Feed *feed, Delta *delta, int sign)
 	for (int i = 0; i < feed->group_count; ++i)
 		groups.values[i] = ExecEvalExprSwitchContext(feed->groups[i], econtext, &groups.nulls[i]);
 
+	if (feed->window_part >= 0)
+	{
+		feed_bucket(capture, feed, delta, groups, sign);
+		return;
+	}
 	if (feed->exists_part >= 0)
 	{
 		Datum key = ExecEvalExprSwitchContext(feed->join_key, econtext, &null);

@@ -248,6 +248,24 @@ exists_counts(const Block &block, int64 matches)
 }
 
 void
+add_to_cell(MemoryContext context, bool is_sum, int64 *total, int64 term)
+{
+	int64 before = *total;
+	MemoryContext caller = MemoryContextSwitchTo(context);
+
+	if (!is_sum)
+		*total = add_counts(before, term);
+	else if (before == 0)
+		*total = own_sum(term);
+	else if (term != 0)
+	{
+		*total = add_sums(before, term);
+		pfree(DatumGetPointer((Datum) before));
+	}
+	MemoryContextSwitchTo(caller);
+}
+
+void
 add_to_part(Pending *pending, int number, Snapshot snapshot)
 {
 	const Part &part = pending->definition->parts[number];
@@ -473,6 +491,8 @@ apply(Pending *pending, Snapshot complete)
 			apply_values(pending, i, snapshot);
 		else if (d->parts[i].kind == PartKind::kExists)
 			apply_exists(pending, i, snapshot);
+		else if (d->parts[i].kind == PartKind::kBuckets)
+			add_to_part(pending, i, snapshot);
 	}
 	UnregisterSnapshot(snapshot);
 

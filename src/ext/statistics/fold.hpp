@@ -49,6 +49,9 @@ int64 own_sum(int64 sum);
 /* Add the pending rows of a part to its table. */
 void add_to_part(Pending *pending, int part, Snapshot snapshot);
 
+/* Adds a term to a total that lives in the context; the term may not. */
+void add_to_cell(MemoryContext context, bool is_sum, int64 *total, int64 term);
+
 /*
  * Fold what a snapshot (without one, the newest) sees in the logs of these
  * sources (List of SourceRow *); returns partial rows folded.  Statistics that

@@ -11,7 +11,7 @@
  *
  *-------------------------------------------------------------------------
  */
-#include "ext/statistics/level.hpp"
+#include "ext/statistics/window.hpp"
 #include "pg/tree.hpp"
 
 extern "C" {
@@ -58,6 +58,7 @@ struct Taken
 	List **where;     /* of each table */
 	List *equalities; /* OpExpr between two tables of FROM */
 	List *conditions; /* Condition * */
+	Window *window;
 };
 
 bool
@@ -259,8 +260,8 @@ is_never_null(Expr *expr, Oid relation, List *where)
 {
 	ListCell *cell;
 
-	if (IsA(expr, FuncExpr) && (((FuncExpr *) expr)->funcid == F_INT8_INT4 ||
-	                            ((FuncExpr *) expr)->funcid == F_INT8_INT2))
+	if (IsA(expr, FuncExpr) &&
+	    (((FuncExpr *) expr)->funcid == F_INT8_INT4 || ((FuncExpr *) expr)->funcid == F_INT8_INT2))
 		expr = (Expr *) linitial(((FuncExpr *) expr)->args); /* see as_bigint() */
 	foreach (cell, where)
 	{
@@ -375,6 +376,9 @@ take_qual(Level *level, Taken *taken, Node *qual)
 		    lappend(taken->conditions, take_condition(level, (SubLink *) bare, anti));
 		return;
 	}
+
+	if (take_window_condition(level, qual, &taken->window))
+		return;
 
 	int side = find_side(level, qual);
 	if (side >= 0)
@@ -594,6 +598,25 @@ fits_one_part(const Level *level, const Taken *taken)
 	       !needs_values(level->query->havingQual, nullptr);
 }
 
+/* BETWEEN is an AND within the AND. */
+static List *
+flat_conjunction(List *quals)
+{
+	List *flat = NIL;
+	ListCell *cell;
+
+	foreach (cell, quals)
+	{
+		auto *qual = (Node *) lfirst(cell);
+
+		if (is_andclause(qual))
+			flat = list_concat(flat, flat_conjunction(((BoolExpr *) qual)->args));
+		else
+			flat = lappend(flat, qual);
+	}
+	return flat;
+}
+
 void
 take_from_and_where(Level *level)
 {
@@ -605,7 +628,7 @@ take_from_and_where(Level *level)
 		taken.sources = lappend_oid(
 		    taken.sources, source_table(level->definition, level->query, (Index) lfirst_int(cell)));
 	taken.where = static_cast<List **>(palloc0(sizeof(List *) * list_length(taken.sources)));
-	foreach (cell, quals)
+	foreach (cell, flat_conjunction(quals))
 		take_qual(level, &taken, (Node *) lfirst(cell));
 	if (level->definition->is_new)
 		foreach (cell, taken.conditions)
@@ -620,6 +643,8 @@ take_from_and_where(Level *level)
 		keep_in_one_part(level, &taken, static_cast<Condition *>(linitial(taken.conditions)));
 	else
 		make_sides(level, &taken);
+	if (taken.window != nullptr)
+		finish_window(level, taken.window);
 }
 
 } /* namespace cache_ext::statistics */

@@ -18,6 +18,7 @@
 #include "ext/statistics/source_index.hpp"
 #include "ext/statistics/sources.hpp"
 #include "ext/statistics/store.hpp"
+#include "ext/statistics/window.hpp"
 
 extern "C" {
 #include "access/table.h"
@@ -425,6 +426,7 @@ read_statistic(Definition *definition, Snapshot snapshot, const GroupFilter *fil
 	r->last_change = Max(progress.last_change, r->pending->last_change);
 	r->totals = open_totals(definition, AccessShareLock);
 	read_sides(r->pending, snapshot);
+	read_windows(r->pending, snapshot);
 	for (int i = 0; i < definition->part_count; ++i)
 	{
 		if (definition->parts[i].by_index)

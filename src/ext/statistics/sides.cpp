@@ -121,24 +121,6 @@ place_values(const Combining *c, const Place *places, int count, Datum *values, 
 }
 
 static void
-add_term(Combining *c, bool is_sum, int64 *total, int64 term)
-{
-	int64 before = *total;
-	MemoryContext caller = MemoryContextSwitchTo(c->pending->context);
-
-	if (!is_sum)
-		*total = add_cells(false, before, term);
-	else if (before == 0)
-		*total = own_sum(term);
-	else if (term != 0)
-	{
-		*total = add_sums(before, term);
-		pfree(DatumGetPointer((Datum) before));
-	}
-	MemoryContextSwitchTo(caller);
-}
-
-static void
 enter_cells(Combining *c, int64 *totals)
 {
 	const Block &block = *c->block;
@@ -154,7 +136,7 @@ enter_cells(Combining *c, int64 *totals)
 			if (side != cell.place.side)
 				value = times_cell(is_sum, value, c->chosen[side].weight);
 
-		add_term(c, is_sum, &totals[block.first_cell + i], value);
+		add_to_cell(c->pending->context, is_sum, &totals[block.first_cell + i], value);
 	}
 	MemoryContextSwitchTo(caller);
 	MemoryContextReset(c->terms);
