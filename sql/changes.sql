@@ -113,6 +113,49 @@ BEGIN
 END $$;
 SELECT exact('a hundred subtransactions');
 
+CREATE FUNCTION nest(depth integer) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO thing VALUES (1000 + depth, 1, 'k' || depth % 3, depth);
+    IF depth > 0 THEN
+        PERFORM nest(depth - 1);
+    END IF;
+    IF depth = 30 THEN
+        RAISE division_by_zero;
+    END IF;
+EXCEPTION WHEN division_by_zero THEN
+    UPDATE thing SET weight = depth WHERE id = 1;
+END $$;
+BEGIN;
+SELECT nest(99);
+SELECT exact('a hundred nested subtransactions');
+COMMIT;
+SELECT count(*) AS kept FROM thing WHERE id >= 1000;
+SELECT exact('their commit');
+DELETE FROM thing WHERE id >= 1000;
+
+-- BEFORE triggers of the user's: one that changes the row and others, one that discards
+CREATE FUNCTION before() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF NEW.kind = 'discard' THEN
+        RETURN NULL;
+    END IF;
+    INSERT INTO tag VALUES (1, 'by ' || NEW.id);
+    UPDATE thing SET weight = weight + 1 WHERE id = NEW.id - 1;
+    NEW.weight := NEW.weight * 2;
+    RETURN NEW;
+END $$;
+CREATE TRIGGER before BEFORE INSERT ON thing FOR EACH ROW EXECUTE FUNCTION before();
+INSERT INTO thing VALUES (1000, 1, 'k1', 5), (1001, 1, 'discard', 5), (1002, 1, 'k2', 5), (1003, 1, 'k3', 6);
+SELECT exact('BEFORE triggers');
+DROP TRIGGER before ON thing;
+-- rows that a statement changes twice
+CREATE FUNCTION touch(which integer) RETURNS integer LANGUAGE sql AS $$
+    UPDATE thing SET weight = weight + 1, kind = 'touched' WHERE id = which RETURNING id $$;
+INSERT INTO thing VALUES (1010, 1, 'k1', 1), (1011, 1, 'k1', 1) RETURNING touch(id);
+UPDATE thing SET weight = 100 WHERE id IN (1, 1010) RETURNING touch(id), touch(id);
+SELECT exact('a row changed twice in a statement');
+DELETE FROM thing WHERE id >= 1000;
+
 -- a trigger of the user's that changes further rows, and one that reads the statistic
 CREATE FUNCTION more() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -320,4 +363,4 @@ ALTER TABLE part_33 SET UNLOGGED;
 CREATE UNLOGGED TABLE part_4 PARTITION OF part DEFAULT;
 DROP TABLE part CASCADE;
 DROP TABLE thing, owner, tag CASCADE;
-DROP FUNCTION exact, more, tell;
+DROP FUNCTION exact, more, tell, nest, before, touch;

@@ -1,0 +1,292 @@
+"""Statistics are filled while others write, and whatever happens in the middle leaves nothing broken."""
+
+import os
+import threading
+import time
+
+import psycopg2
+
+from harness import Postgres, Session, expect, expect_equal, load_application, wait_for
+
+QUERY = ("SELECT kind, count(*) AS n, sum(amount) AS total, max(amount) AS most, count(DISTINCT who) AS people"
+         " FROM item WHERE gate(id) GROUP BY kind")
+
+# A row with number 0 stops whoever evaluates it as long as somebody holds the advisory lock.
+SETUP = """
+    CREATE FUNCTION gate(id integer) RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS $$
+    BEGIN
+        IF id = 0 THEN
+            WHILE NOT pg_try_advisory_lock_shared(42) LOOP
+                PERFORM pg_sleep(0.01);
+            END LOOP;
+            PERFORM pg_advisory_unlock_shared(42);
+        END IF;
+        RETURN true;
+    END $$;
+    CREATE TABLE item (id integer, kind integer, amount numeric, who integer);
+    INSERT INTO item SELECT i, i % 5, i, i % 31 FROM generate_series(1, 2000) i;
+    INSERT INTO item VALUES (0, 0, 0, 0);
+"""
+
+
+class Gate:
+    """While it is closed, a filling does not get past row 0."""
+
+    def __init__(self, server):
+        self.session = server.session("shop")
+        self.session.run("SELECT pg_advisory_lock(42)")
+
+    def wait_for_worker(self, server):
+        def evaluates():
+            with server.session("shop") as db:
+                return db.value("SELECT wait_event = 'PgSleep' FROM pg_stat_activity"
+                                " WHERE backend_type = 'cache_ext worker' AND datname = 'shop'")
+        wait_for("the worker is at row 0", evaluates)
+
+    def open(self):
+        self.session.close()
+
+
+class Writers:
+    """Sessions that change items all the time; what they do takes how long at most?"""
+
+    WRITES = ["INSERT INTO item VALUES (%(i)s, %(i)s %% 7, %(i)s, %(i)s %% 40)",
+              "UPDATE item SET kind = kind + 1, amount = amount + 1 WHERE id %% 97 = %(i)s %% 97 AND id > 0",
+              "DELETE FROM item WHERE id %% 101 = %(i)s %% 101 AND id > 0"]
+
+    def __init__(self, server, count=3):
+        self.longest, self.done, self.error, self.ended = 0.0, 0, None, False
+        self.threads = [threading.Thread(target=self._write, args=(server, n)) for n in range(count)]
+        for thread in self.threads:
+            thread.start()
+
+    def _write(self, server, number):
+        i = number * 1000000
+        try:
+            with server.session("shop") as db:
+                while not self.ended:
+                    i += 1
+                    started = time.monotonic()
+                    db.run(self.WRITES[i % 3] if i % 17 else self.WRITES[0], {"i": i})
+                    self.longest = max(self.longest, time.monotonic() - started)
+                    self.done += 1
+        except psycopg2.Error as error:
+            self.error = error
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.ended = True
+        for thread in self.threads:
+            thread.join()
+        expect(self.error is None, f"a writer failed: {self.error}")
+
+
+def with_items(name, body, preload=True):
+    server = Postgres(os.path.join(os.environ["CACHE_EXT_WORK"], name), preload=preload)
+    try:
+        server.start()
+        server.create_database("shop")
+        with server.session("shop") as db:
+            db.run(SETUP)
+        body(server)
+        server.stop()
+        server.check_log()
+    finally:
+        server.stop("immediate")
+
+
+def state_of(db, name="items"):
+    return db.value("SELECT state FROM statistics_status WHERE relation = %s::regclass", (name,))
+
+
+def settle(db, name="items", query=QUERY):
+    expect(db.value("SELECT statistics_wait(%s, '20 s')", (name,)), f"{name} is {state_of(db, name)}")
+    expect_equal(db, name, query, "once filled")
+    db.run("UPDATE item SET kind = kind + 1 WHERE id BETWEEN 1 AND 50")
+    expect_equal(db, name, query, "after a change")
+    db.run("SELECT statistics_fold()")
+    expect_equal(db, name, query, "after a fold")
+
+
+def writers_go_on_while_it_is_filled(_):
+    def body(server):
+        with server.session("shop") as db, server.session("shop") as reader, Writers(server) as writers:
+            for turn in range(4):
+                wait_for("writers are at work", lambda: writers.done > 50 * turn)
+                writers.longest = 0.0
+                gate = Gate(server)
+                if turn == 0:
+                    db.run("SELECT statistics_create('items', %s, concurrently => true)", (QUERY,))
+                else:
+                    db.run("SELECT statistics_refresh('items', concurrently => true)")
+                gate.wait_for_worker(server)
+                before = writers.done
+                wait_for("writers write while it is filled", lambda: writers.done > before + 100)
+                expect(state_of(reader) == "filling", "it is not filling")
+                gate.open()
+                expect_equal(reader, "items", QUERY, "while it is filled")
+                wait_for("ready", lambda: state_of(reader) == "ready")
+                for _ in range(5):
+                    expect_equal(reader, "items", QUERY, "amid writers")
+                found = reader.rows("SELECT * FROM statistics_verify('items')")
+                expect(not found, f"verify found {found}")
+                expect(writers.longest < 3, f"a write took {writers.longest:.1f} s")
+        with server.session("shop") as db:
+            settle(db)
+    with_items("filling_writers", body)
+
+
+def open_transactions_count_once(_):
+    def body(server):
+        writer, db = server.session("shop"), server.session("shop")
+        with writer, db:
+            db.run("SELECT statistics_create('items', %s, concurrently => true)", (QUERY,))
+            settle(db)
+            writer.run("BEGIN; INSERT INTO item VALUES (-1, 1, 10, 1); SAVEPOINT a;"
+                       " DELETE FROM item WHERE id = 5; ROLLBACK TO a; UPDATE item SET kind = 2 WHERE id = 6")
+            with server.session("shop") as prepared:
+                prepared.run("BEGIN; INSERT INTO item VALUES (-2, 1, 20, 1), (-3, 3, 5, 5)")
+                prepared.run("PREPARE TRANSACTION 'p'")
+            db.run("SELECT statistics_refresh('items', concurrently => true)")
+            expect(db.value("SELECT statistics_wait('items', '20 s')"), "an open transaction stops a refresh")
+            expect_equal(db, "items", QUERY, "beside open transactions")
+            expect_equal(writer, "items", QUERY, "in the open transaction")
+            writer.run("COMMIT")
+            expect_equal(db, "items", QUERY, "after the commit")
+            server.crash()
+            server.start()
+        with server.session("shop") as db:
+            expect_equal(db, "items", QUERY, "after a crash")
+            db.run("COMMIT PREPARED 'p'")
+            expect_equal(db, "items", QUERY, "after COMMIT PREPARED")
+            settle(db)
+    with_items("filling_open", body)
+
+
+def waiting_says_why_it_would_last_forever(_):
+    def body(server):
+        with server.session("shop") as db:
+            db.run("BEGIN")
+            db.run("SELECT statistics_create('items', %s, concurrently => true)", (QUERY,))
+            expect_equal(db, "items", QUERY, "in the transaction that made it")
+            db.fails("55000", "SELECT statistics_wait('items')")
+            db.run("ROLLBACK")
+            gate = Gate(server)
+            db.run("SELECT statistics_create('items', %s, concurrently => true)", (QUERY,))
+            gate.wait_for_worker(server)
+            expect(db.value("SELECT statistics_wait('items', '100 ms')") is False, "the time was not over")
+            expect(db.value("SELECT progress < 1 AND groups IS NULL FROM statistics_status"), "progress of a filling")
+            gate.open()
+            settle(db)
+            expect(db.value("SELECT progress = 1 AND groups > 0 FROM statistics_status"), "progress when ready")
+    with_items("filling_wait", body)
+
+
+def the_worker_ends_in_the_middle(_):
+    def body(server):
+        with server.session("shop") as db:
+            gate = Gate(server)
+            db.run("SELECT statistics_create('items', %s, concurrently => true)", (QUERY,))
+            gate.wait_for_worker(server)
+            first = server.worker_pids("shop")
+            db.run("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'cache_ext worker'")
+            wait_for("another worker is at it",
+                     lambda: set(server.worker_pids("shop")) - set(first) and not gate.wait_for_worker(server))
+            db.run("SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE backend_type = 'cache_ext worker'")
+            gate.wait_for_worker(server)
+            db.run("INSERT INTO item VALUES (-9, 9, 9, 9)")
+        server.kill_process(server.worker_pids("shop")[-1])
+        gate.open()
+        with server.session("shop") as db:
+            settle(db)
+            db.run("SELECT statistics_refresh('items', concurrently => true)")
+            server.crash()
+            server.start()
+        with server.session("shop") as db:
+            settle(db)
+    server_log = ["was terminated by signal 9", "57014", "57P01"]
+    with_items("filling_ends", lambda server: body(server.expect(*server_log)))
+
+
+def things_are_dropped_in_the_middle(_):
+    def body(server):
+        with server.session("shop") as db:
+            for number, command in enumerate(("DROP VIEW items", "DROP TABLE item CASCADE")):
+                gate = Gate(server)
+                db.run("SELECT statistics_create('items', %s, concurrently => true)", (QUERY,))
+                gate.wait_for_worker(server)
+                with server.session("shop") as other:
+                    other.start(command)
+                    db.run("INSERT INTO item VALUES (77, 7, 7, 7)")    # writers do not wait behind the DROP
+                    expect(other.busy(), "a DROP did not wait for the filling")
+                    gate.open()
+                    other.finish()
+                left = db.rows("SELECT relname FROM pg_class WHERE relnamespace = 'cache_ext_internal'::regnamespace"
+                               " AND relname ~ '[0-9]$'")
+                expect(not left, f"{command} left {left}")
+            db.run("DROP FUNCTION gate")
+            db.run(SETUP)
+            db.run("SELECT statistics_create('items', %s, concurrently => true)", (QUERY,))
+            settle(db)
+    with_items("filling_drops", body)
+
+
+def an_expression_that_raises_breaks_one_statistic_alone(_):
+    def body(server):
+        bad = "SELECT kind, sum(100 / (amount - 103)) AS n FROM item WHERE id > 100 GROUP BY kind"
+        with server.session("shop") as db:
+            db.run("SELECT statistics_create('broken', %s, concurrently => true)", (bad,))
+            db.run("SELECT statistics_create('items', %s, concurrently => true)", (QUERY,))
+            settle(db)
+            wait_for("broken", lambda: state_of(db, "broken") == "broken")
+            expect("division by zero" in db.value("SELECT detail FROM statistics_status WHERE state = 'broken'"),
+                   "the reason is not told")
+            db.fails("22012", "SELECT * FROM broken")
+            db.fails("55000", "SELECT statistics_wait('broken')")
+            db.fails("22012", "INSERT INTO item VALUES (3000, 1, 103, 3)")
+            db.run("ALTER TABLE item DISABLE TRIGGER USER")
+            db.run("UPDATE item SET amount = 104 WHERE amount = 103")
+            db.run("ALTER TABLE item ENABLE TRIGGER USER")
+            db.run("SELECT statistics_refresh('broken', concurrently => true)")
+            settle(db, "broken", bad)
+            settle(db)
+    with_items("filling_broken", body)
+
+
+def the_preset_is_attached_amid_writers(_):
+    def body(server):
+        with server.session("shop") as db:
+            load_application(db)
+            db.run("INSERT INTO bag (qr_id, type) SELECT 'q' || i, CASE WHEN i %% 4 = 0 THEN 'parent' ELSE 'child' END"
+                   " FROM generate_series(1, 3000) i", ())
+            ended = threading.Event()
+
+            def write():
+                with Session(server, "shop") as session:
+                    i = 0
+                    while not ended.is_set():
+                        i += 1
+                        session.run("INSERT INTO bag (qr_id, type) VALUES (%s, 'child')", (f"w{i}",))
+                        session.run("DELETE FROM bag WHERE qr_id = %s", (f"q{i}",))
+
+            thread = threading.Thread(target=write)
+            thread.start()
+            db.run("SELECT bag_tracking_attach(concurrently => true)")
+            db.run("SELECT statistics_wait(relation, '20 s') FROM statistics_status")
+            check = ("SELECT c.total_bags = b.n AND c.child_bags = b.children AND c.unlinked_children = b.children"
+                     " FROM statistics_cache c, (SELECT count(*) AS n, count(*) FILTER (WHERE type = 'child')"
+                     " AS children FROM bag) b")
+            for _ in range(20):
+                expect(db.value(check), "the dashboard's row is not exact")
+            ended.set()
+            thread.join()
+            expect(db.value(check), "the dashboard's row is not exact in the end")
+            expect(db.value("SELECT count(*) FROM bag_tracking_attach(concurrently => true)") == 5, "attached twice")
+    with_items("filling_preset", body, preload=False)
+
+
+TESTS = [writers_go_on_while_it_is_filled, open_transactions_count_once, waiting_says_why_it_would_last_forever,
+         the_worker_ends_in_the_middle, things_are_dropped_in_the_middle,
+         an_expression_that_raises_breaks_one_statistic_alone, the_preset_is_attached_amid_writers]
