@@ -34,6 +34,7 @@ extern "C" {
 #include "rewrite/rewriteHandler.h"
 #include "storage/lmgr.h"
 #include "tcop/tcopprot.h"
+#include "tcop/utility.h"
 #include "utils/acl.h"
 #include "utils/lsyscache.h"
 #include "utils/regproc.h"
@@ -70,6 +71,8 @@ required_relation(FunctionCallInfo fcinfo)
 static void
 require_fresh_snapshot(const char *what)
 {
+	PreventCommandIfReadOnly(what);
+	PreventCommandDuringRecovery(what);
 	if (IsolationUsesXactSnapshot())
 		ereport(ERROR,
 		        (errcode(ERRCODE_INVALID_TRANSACTION_STATE),

@@ -24,6 +24,7 @@
 #include "pg/memory.hpp"
 
 extern "C" {
+#include "access/heapam.h"
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
@@ -228,20 +229,36 @@ fill(Definition *definition)
 	MemoryContextDelete(filling.sums);
 }
 
+/*
+ * Not by SQL: a publication of all tables would demand a replica identity of
+ * tables that nobody replicates.
+ */
+static void
+empty_table(Oid table)
+{
+	Relation relation = table_open(table, RowExclusiveLock);
+	Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
+	TableScanDesc scan = table_beginscan(relation, snapshot, 0, nullptr);
+	TupleTableSlot *slot = table_slot_create(relation, nullptr);
+
+	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
+	{
+		CHECK_FOR_INTERRUPTS();
+		simple_heap_delete(relation, &slot->tts_tid);
+	}
+	ExecDropSingleTupleTableSlot(slot);
+	table_endscan(scan);
+	UnregisterSnapshot(snapshot);
+	table_close(relation, NoLock);
+}
+
 static void
 empty_tables(const Definition *d)
 {
-	char name[NAMEDATALEN];
-
-	totals_name(d->row.id, name);
-	run("DELETE FROM cache_ext_internal.%s", name);
+	empty_table(d->totals);
 	for (int i = 0; i < d->part_count; ++i)
-	{
-		if (d->parts[i].by_index)
-			continue;
-		part_name(d->row.id, i, name);
-		run("DELETE FROM cache_ext_internal.%s", name);
-	}
+		if (!d->parts[i].by_index)
+			empty_table(d->parts[i].table);
 	run("DELETE FROM cache_ext_internal.progress WHERE statistic = %d", d->row.id);
 	CommandCounterIncrement();
 }
