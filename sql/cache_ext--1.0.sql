@@ -631,13 +631,14 @@ CREATE FUNCTION bag_tracking_attach(
     LANGUAGE plpgsql
 AS $attach$
 DECLARE
-    s constant name := coalesce(schema_name, pg_catalog.current_schema());
-    callers_path constant text := pg_catalog.current_setting('search_path');
-    missing text;
-    target text;
-    queries text[];
-    watches integer[];
-    i integer;
+    -- types are qualified here: the caller's search_path holds until set_config below
+    s constant pg_catalog.name := coalesce(schema_name, pg_catalog.current_schema());
+    callers_path constant pg_catalog.text := pg_catalog.current_setting('search_path');
+    missing pg_catalog.text;
+    target pg_catalog.text;
+    queries pg_catalog.text[];
+    watches pg_catalog.int4[];
+    i pg_catalog.int4;
 BEGIN
     -- every name below is qualified; operators are PostgreSQL's own
     PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
@@ -746,12 +747,12 @@ CREATE FUNCTION bag_tracking_detach(schema_name name DEFAULT NULL) RETURNS void
     LANGUAGE plpgsql
 AS $detach$
 DECLARE
-    s constant name := coalesce(schema_name, pg_catalog.current_schema());
-    callers_path constant text := pg_catalog.current_setting('search_path');
-    watched text[] := ARRAY['bag', 'link', 'bill', 'bill_bag', 'scan', 'user'];
-    watches text[];
-    target text;
-    i integer;
+    s constant pg_catalog.name := coalesce(schema_name, pg_catalog.current_schema());
+    callers_path constant pg_catalog.text := pg_catalog.current_setting('search_path');
+    watched pg_catalog.text[] := ARRAY['bag', 'link', 'bill', 'bill_bag', 'scan', 'user'];
+    watches pg_catalog.text[];
+    target pg_catalog.text;
+    i pg_catalog.int4;
 BEGIN
     PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
     watches := string_to_array(substring(

@@ -5,6 +5,8 @@
  *
  *-------------------------------------------------------------------------
  */
+#include <algorithm>
+
 #include "ext/statistics/feed.hpp"
 #include "ext/statistics/log.hpp"
 #include "ext/statistics/summand.hpp"
@@ -137,7 +139,7 @@ copy_types(const KeyType *types, int count)
 {
 	auto *copy = static_cast<KeyType *>(palloc(sizeof(KeyType) * Max(count, 1)));
 
-	memcpy(copy, types, sizeof(KeyType) * count);
+	std::copy_n(types, count, copy);
 	return copy;
 }
 
