@@ -9,6 +9,7 @@ See README.md in this directory for the method.
 """
 
 import argparse
+import io
 import json
 import math
 import os
@@ -26,9 +27,10 @@ sys.path.insert(0, os.path.join(HERE, "..", "test", "driver"))
 sys.path.insert(0, HERE)
 
 import bagdata  # noqa: E402
+import growth  # noqa: E402
 from harness import Failure, Postgres, Redis, load_application, make_directory, program, wait_for  # noqa: E402
 
-PARTS = ("writes", "opposite", "bulk", "reads", "cache")
+PARTS = ("writes", "opposite", "bulk", "reads", "cache", "many", "growth", "steady")
 WIDEST = 0.05       # a wider interval shows nothing
 CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -92,6 +94,8 @@ def row(part, name, ratios, target, at_most=False, **more):
     middle, low, high = interval(ratios)
     if len(ratios) < 20:
         verdict = f"only {len(ratios)} pairs"
+    elif target is None:
+        verdict = ""
     elif high - low > WIDEST and not at_most:
         verdict = "not shown"
     elif (middle <= target) if at_most else (middle >= target):
@@ -112,9 +116,9 @@ def as_markdown(found):
         values = found.get(name)
         return "" if not values else " → ".join(form.format(value) for value in values)
 
-    sign = "≤" if found["at_most"] else "≥"
+    sign = "" if found["target"] is None else "≤ " if found["at_most"] else "≥ "
     return (f"| {found['name']} | {found['median']:.3f} | {found['low']:.3f} – {found['high']:.3f} |"
-            f" {sign} {found['target']} | {found['verdict']} | {pair('absolute', '{:,.0f}')}"
+            f" {sign}{found['target'] or ''} | {found['verdict']} | {pair('absolute', '{:,.0f}')}"
             f"{' ' + found['unit'] if found.get('unit') else ''} | {pair('cpu_us', '{:,.0f}')} |"
             f" {pair('wal', '{:,.0f}')} |")
 
@@ -166,7 +170,7 @@ class Bench:
             if db.value("SELECT count(*) FROM pg_extension WHERE extname = 'cache_ext'") == 0:
                 return
             wait_for("all partial rows are folded",
-                     lambda: db.value("SELECT coalesce(sum(pending), 0) = 0 FROM statistics_status"), 120)
+                     lambda: db.value("SELECT statistics_fold()") == 0, 120)
             wait_for("all invalidations are delivered",
                      lambda: db.value("SELECT pending = 0 FROM invalidation_status"), 120)
 
@@ -192,15 +196,20 @@ class Bench:
         with self.server.session() as db:
             return int(db.value("SELECT pg_current_wal_insert_lsn() - '0/0'"))
 
-    def pgbench(self, dbname, scripts, clients, seconds, bags, log=None):
+    def script(self, text):
+        path = os.path.join(self.scripts, f"{abs(hash(text))}.sql")
+        with open(path, "w") as file:
+            file.write(text)
+        return path
+
+    def pgbench(self, dbname, scripts, clients, seconds, bags, log=None, variables=()):
         arguments = [program("pgbench"), "-h", self.server.socket, "-U", "postgres", "-n", "-M", "prepared",
                      "-c", str(clients), "-j", str(min(clients, os.cpu_count())), "-T", str(seconds),
                      "-D", f"bags={bags}", "-D", f"parents={bags // 10}"]
+        for name in variables:
+            arguments += ["-D", f"{name}={variables[name]}"]
         for script in scripts:
-            path = os.path.join(self.scripts, f"{abs(hash(script))}.sql")
-            with open(path, "w") as file:
-                file.write(script)
-            arguments += ["-f", path]
+            arguments += ["-f", self.script(script)]
         if log:
             arguments += ["-l", f"--log-prefix={log}"]
         result = subprocess.run(arguments + [dbname], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -211,11 +220,11 @@ class Bench:
                 "done": int(re.search(r"transactions actually processed: (\d+)", result.stdout)[1]),
                 "failed": int(failed[1]) if failed else 0}
 
-    def measure(self, dbname, scripts, clients, bags):
+    def measure(self, dbname, scripts, clients, bags, variables=()):
         """One run, charged with all folding and delivery that it causes."""
         self.settled(dbname)
         cpu, wal = self.cpu(), self.wal()
-        result = self.pgbench(dbname, scripts, clients, self.options.seconds, bags)
+        result = self.pgbench(dbname, scripts, clients, self.options.seconds, bags, variables=variables)
         with self.server.session() as db:
             wait_for("the clients have gone", lambda: db.value(
                 "SELECT count(*) = 0 FROM pg_stat_activity WHERE datname = %s"
@@ -225,13 +234,13 @@ class Bench:
         result["wal"] = (self.wal() - wal) / max(result["done"], 1)
         return result
 
-    def pairs(self, part, name, plain, other, scripts, clients, bags, target):
+    def pairs(self, part, name, plain, other, scripts, clients, bags, target, variables=()):
         for dbname in (plain, other):       # warm up
-            self.pgbench(dbname, scripts, clients, 1, bags)
+            self.pgbench(dbname, scripts, clients, 1, bags, variables=variables)
         runs = {plain: [], other: []}
         for number in range(self.options.pairs):
             for dbname in ((plain, other) if number % 2 == 0 else (other, plain)):
-                runs[dbname].append(self.measure(dbname, scripts, clients, bags))
+                runs[dbname].append(self.measure(dbname, scripts, clients, bags, variables))
         ratios = [b["tps"] / a["tps"] for a, b in zip(runs[plain], runs[other])]
 
         def medians(field):
@@ -250,6 +259,9 @@ class Bench:
         save(self.options.output, [found])
 
     # ---- parts ----
+
+    W2 = W2
+    many, growth, steady = growth.many, growth.growth, growth.steady
 
     def writing_databases(self):
         bags = self.options.bags
@@ -277,36 +289,52 @@ class Bench:
 
     def bulk(self):
         bags = self.writing_databases()
-        statements = {
-            "INSERT of 10,000 scans": "INSERT INTO scan (child_bag_id, user_id)"
-                f" SELECT {bags // 10 + 1} + i * 13 %% {bags // 2}, 1 + i %% 200 FROM generate_series(1, 10000) i",
-            "UPDATE of 10,000 bags, column without statistics":
-                "UPDATE bag SET status = 'completed', updated_at = now() WHERE id BETWEEN %(low)s AND %(low)s + 9999",
-            "UPDATE of 10,000 bags that changes their group":
-                "UPDATE bag SET dispatch_area = 'Area ' || %(low)s %% 7 WHERE id BETWEEN %(low)s AND %(low)s + 9999",
-        }
-        for name, statement in statements.items():
-            times = {"plain": [], "statistics": []}
-            with self.server.session("plain") as plain, self.server.session("statistics") as other:
-                sessions = {"plain": plain, "statistics": other}
-                for number in range(self.options.pairs + 2):        # the first two warm up
-                    low = 1 + number * 10000 % max(bags - 10000, 1)
-                    for dbname in (("plain", "statistics") if number % 2 == 0 else ("statistics", "plain")):
-                        started = time.perf_counter()
-                        sessions[dbname].run(statement, {"low": low})
-                        times[dbname].append(time.perf_counter() - started)
-                        self.settled(dbname)
-            for found in times.values():
-                del found[:2]
-            ratios = [a / b for a, b in zip(times["plain"], times["statistics"])]
-            self.note(row("bulk", name, ratios, 0.95, unit="ms", absolute=[
-                1000 * arithmetic.median(times[d]) for d in ("plain", "statistics")]))
+        inserted = (f"SELECT {bags // 10 + 1} + i * 13 %% {bags // 2}, 1 + i %% 200"
+                    " FROM generate_series(1, {rows}) i")
+        for rows, goal in ((10_000, 0.95), (100_000, 0.90)):
+            at = {"rows": rows, "last": rows - 1}
+            within = "BETWEEN %(low)s AND %(low)s + {last}".format(**at)
+            self.statement(f"INSERT of {rows:,} scans", goal, rows,
+                           "INSERT INTO scan (child_bag_id, user_id) " + inserted.format(**at))
+            self.statement(f"UPDATE of {rows:,} bags that changes their group", goal, rows,
+                           f"UPDATE bag SET dispatch_area = 'Area ' || %(low)s %% 7 WHERE id {within}")
+            self.statement(f"UPDATE of {rows:,} bags, column without statistics", 0.98 if rows > 10_000 else goal, rows,
+                           f"UPDATE bag SET status = 'completed', updated_at = now() WHERE id {within}")
+        self.statement("DELETE of 100,000 scans", 0.90, 100_000,
+                       "DELETE FROM scan WHERE id IN (SELECT id FROM scan ORDER BY id DESC LIMIT 100000)",
+                       before="INSERT INTO scan (child_bag_id, user_id) " + inserted.format(rows=100_000).replace("%%", "%"))
+        lines = "".join(f"{bags // 10 + 1 + i * 13 % (bags // 2)}\t{1 + i % 200}\n" for i in range(100_000))
+        self.statement("COPY of 100,000 scans", 0.90, 100_000, copy=("scan", ("child_bag_id", "user_id"), lines))
 
-    def latency(self, dbname, script, bags, seconds):
+    def statement(self, name, goal, rows, sql=None, before=None, copy=None):
+        """One bulk statement in both databases by turns."""
+        times = {"plain": [], "statistics": []}
+        with self.server.session("plain") as plain, self.server.session("statistics") as other:
+            sessions = {"plain": plain, "statistics": other}
+            for number in range(self.options.pairs + 2):        # the first two warm up
+                low = 1 + number * rows % max(self.options.bags - rows, 1)
+                for dbname in (("plain", "statistics") if number % 2 == 0 else ("statistics", "plain")):
+                    if before:
+                        sessions[dbname].run(before)
+                        self.settled(dbname)
+                    started = time.perf_counter()
+                    if copy:
+                        sessions[dbname].cursor.copy_from(io.StringIO(copy[2]), copy[0], columns=copy[1])
+                    else:
+                        sessions[dbname].run(sql, {"low": low})
+                    times[dbname].append(time.perf_counter() - started)
+                    self.settled(dbname)
+        for found in times.values():
+            del found[:2]
+        ratios = [a / b for a, b in zip(times["plain"], times["statistics"])]
+        self.note(row("bulk", name, ratios, goal, unit="ms", absolute=[
+            1000 * arithmetic.median(times[d]) for d in ("plain", "statistics")]))
+
+    def latency(self, dbname, script, bags, seconds, variables=()):
         """p50 in microseconds at one client."""
         folder = make_directory(os.path.join(self.scripts, "log"))
         prefix = os.path.join(folder, "run")
-        self.pgbench(dbname, [script], 1, seconds, bags, log=prefix)
+        self.pgbench(dbname, [script], 1, seconds, bags, log=prefix, variables=variables)
         times = []
         for file in os.listdir(folder):
             with open(os.path.join(folder, file)) as lines:
@@ -339,12 +367,9 @@ class Bench:
             dbname = self.database(f"reads_{bags}", bags)
             self.settled(dbname)
             quiet[bags] = self.read_pairs(f"statistics_cache / primary key, folded, {bags:,} bags", dbname, bags, 2.5)
-            path = os.path.join(self.scripts, "load.sql")
-            with open(path, "w") as file:
-                file.write(W2)
             load = subprocess.Popen(
                 [program("pgbench"), "-h", self.server.socket, "-U", "postgres", "-n", "-M", "prepared", "-c", "8",
-                 "-j", "2", "-T", "100000", "-D", f"bags={bags}", "-D", f"parents={bags // 10}", "-f", path, dbname],
+                 "-j", "2", "-T", "100000", "-D", f"bags={bags}", "-D", f"parents={bags // 10}", "-f", self.script(W2), dbname],
                 stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             try:
                 busy[bags] = self.read_pairs(f"statistics_cache / primary key, 8 writers, {bags:,} bags",
@@ -421,6 +446,8 @@ def main():
     parser.add_argument("--seconds", type=int, default=4, help="length of one run")
     parser.add_argument("--bags", type=int, default=200_000, help="size of the tables that are written")
     parser.add_argument("--sizes", type=integers, default=[10_000, 1_800_000], help="sizes for reads")
+    parser.add_argument("--rows", type=integers, default=[10_000, 100_000, 1_000_000, 10_000_000], help="sizes for growth")
+    parser.add_argument("--minutes", type=float, default=10, help="length of each half of steady")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of the server")
     parser.add_argument("--output", default=os.path.join(os.environ.get("CACHE_EXT_BUILD", "."), "bench.json"))
     options = parser.parse_args()

@@ -25,18 +25,21 @@ extern "C" {
 
 namespace cache_ext::statistics {
 
-/* So many dead rows are worth a vacuum. */
+/* So many dead rows, and such a share of the live ones, are worth a vacuum. */
 constexpr int64 kDeadRows = 200;
+constexpr int64 kLivePerDeadRow = 10;
 
-static int64
-dead_rows(Oid relation)
+static bool
+is_churned(Oid relation)
 {
 	PgStat_StatTabEntry *entry = pgstat_fetch_stat_tabentry(relation);
 
+	if (entry == nullptr)
+		return false;
 #if PG_VERSION_NUM >= 160000
-	return entry == nullptr ? 0 : entry->dead_tuples;
+	return entry->dead_tuples > kDeadRows + entry->live_tuples / kLivePerDeadRow;
 #else
-	return entry == nullptr ? 0 : entry->n_dead_tuples;
+	return entry->n_dead_tuples > kDeadRows + entry->n_live_tuples / kLivePerDeadRow;
 #endif
 }
 
@@ -66,7 +69,7 @@ churned_tables(MemoryContext context)
 
 	MemoryContext caller = MemoryContextSwitchTo(context);
 	foreach (cell, relations)
-		if (OidIsValid(lfirst_oid(cell)) && dead_rows(lfirst_oid(cell)) > kDeadRows &&
+		if (OidIsValid(lfirst_oid(cell)) && is_churned(lfirst_oid(cell)) &&
 		    get_rel_name(lfirst_oid(cell)) != nullptr)
 			names = lappend(names, get_rel_name(lfirst_oid(cell)));
 	MemoryContextSwitchTo(caller);
