@@ -194,7 +194,18 @@ SELECT window_differences();
 DROP INDEX event_at_idx;
 SELECT window_differences();
 
+-- types with an order and no hash function
+CREATE TABLE odd (m money, b bit varying, v tsvector);
+SELECT statistics_create('odd_groups', 'SELECT m, b, count(*) AS n, max(m) AS most, count(DISTINCT v) AS vectors FROM odd GROUP BY m, b');
+INSERT INTO odd SELECT nullif(i % 5, 0)::text::money, substring(B'10110' FROM 1 FOR i % 4), array_to_tsvector(ARRAY['a', chr(97 + i % 3)])
+    FROM generate_series(1, 60) i;
+SELECT differences('odd_groups');
+SELECT statistics_fold() >= 0 AS folded;   -- the worker may have been first
+DELETE FROM odd WHERE m = 4::money;
+UPDATE odd SET v = NULL WHERE b = B'10';
+SELECT differences('odd_groups');
+
 -- nothing of a dropped statistic stays
 SELECT statistics_drop(relation) FROM statistics_status;
-DROP TABLE spread, person, bag, scan, lost, event CASCADE;
+DROP TABLE spread, person, bag, scan, lost, event, odd CASCADE;
 DROP FUNCTION differences, all_differences, window_differences, spread_texts_differ, lately;

@@ -9,6 +9,7 @@
 
 extern "C" {
 #include "catalog/pg_aggregate.h"
+#include "catalog/pg_collation.h"
 #include "catalog/pg_namespace.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
@@ -187,6 +188,13 @@ follows_default_order(Aggref *node, const KeyType &key)
 	return sort_operator == entry->lt_opr || sort_operator == entry->gt_opr;
 }
 
+static Expr *
+scale_of(Expr *number)
+{
+	return (Expr *) makeFuncExpr(F_SCALE, INT4OID, list_make1(copyObjectImpl(number)), InvalidOid,
+	                             InvalidOid, COERCE_EXPLICIT_CALL);
+}
+
 /*
  * How many decimal places the plain aggregate's sum has: as many as the
  * summand with the most.  An average's last digits depend on it.
@@ -208,11 +216,31 @@ find_scale(Level *level, int side, Expr *argument, Expr *filter, Aggregate *out)
 		refuse("a sum of numeric without a scale in a window relative to now()",
 		       "Decimal places of values that have left the window would stay.",
 		       "Cast the argument to numeric(precision, scale).");
-	out->scale_derived =
-	    derived_for(level, AggregateKind::kMaximum, CellRole::kNonNull, side,
-	                (Expr *) makeFuncExpr(F_SCALE, INT4OID, list_make1(copyObjectImpl(argument)),
-	                                      InvalidOid, InvalidOid, COERCE_EXPLICIT_CALL),
-	                filter);
+	out->scale_derived = derived_for(level, AggregateKind::kMaximum, CellRole::kNonNull, side,
+	                                 scale_of(argument), filter);
+}
+
+int
+spelling_for(Level *level, int side, Expr *group)
+{
+	int32 typmod = exprTypmod((Node *) group);
+	Oid type = getBaseTypeAndTypmod(exprType((Node *) group), &typmod);
+	Oid collation = exprCollation((Node *) group);
+
+	/* Windows have no extremes: theirs are spelled as first met. */
+	if (level->here()->window != nullptr)
+		return -1;
+	if (type == NUMERICOID && typmod < (int32) VARHDRSZ)
+		return derived_for(level, AggregateKind::kMaximum, CellRole::kNonNull, side,
+		                   scale_of(group), nullptr);
+	if (!OidIsValid(collation) || get_collation_isdeterministic(collation))
+		return -1;
+
+	CollateExpr *bytes = makeNode(CollateExpr);
+	bytes->arg = group;
+	bytes->collOid = C_COLLATION_OID;
+	return derived_for(level, AggregateKind::kMinimum, CellRole::kNonNull, side, (Expr *) bytes,
+	                   nullptr);
 }
 
 /* A cell of the block, or the same added up over distinct values. */
@@ -263,8 +291,13 @@ keep_extreme(Level *level, Aggref *node, int side, Expr *argument, Expr *filter,
 	out->derived = derived_for(level, out->kind, CellRole::kNonNull, side, argument, filter);
 
 	const Part &part = level->definition->parts[level->definition->derived[out->derived].part];
-	if (!follows_default_order(node, part.keys[part.key_count - 1]))
+	const KeyType &value = part.keys[part.key_count - 1];
+	if (!follows_default_order(node, value))
 		refuse_aggregate(node->aggfnoid);
+	if (OidIsValid(value.collation) && !get_collation_isdeterministic(value.collation))
+		refuse("min or max with a nondeterministic collation",
+		       "Which of several equal spellings it shows would depend on the order of changes.",
+		       "Add COLLATE with a deterministic collation.");
 }
 
 struct KnownAggregate

@@ -282,6 +282,12 @@ prepare_groups(Level *level)
 			d->group_places[number] = side_column(level, side, expr);
 		++number;
 	}
+
+	/* Parts, which begin with all groups. */
+	d->group_spelling = static_cast<int *>(palloc(sizeof(int) * Max(d->group_count, 1)));
+	for (int i = 0; i < d->group_count; ++i)
+		d->group_spelling[i] =
+		    spelling_for(level, d->group_places[i].side, (Expr *) list_nth(d->group_exprs, i));
 }
 
 /* Columns of a JOIN ... USING or of a join with an alias become columns of its tables. */

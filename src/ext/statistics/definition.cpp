@@ -9,6 +9,7 @@
 #include "ext/statistics/source_index.hpp"
 
 extern "C" {
+#include "access/nbtree.h"
 #include "access/table.h"
 #include "catalog/pg_type.h"
 #include "rewrite/rewriteHandler.h"
@@ -32,27 +33,32 @@ part_name(int32 statistic, int part, char (&out)[NAMEDATALEN])
 	snprintf(out, NAMEDATALEN, "part_%d_%d", statistic, part + 1);
 }
 
+/* Do equal values of a type have the same bytes? */
+static bool
+is_equal_identical(const TypeCacheEntry *entry, Oid collation)
+{
+	Oid proc = get_opfamily_proc(entry->btree_opf, entry->btree_opintype, entry->btree_opintype,
+	                             BTEQUALIMAGE_PROC);
+
+	return OidIsValid(proc) && DatumGetBool(OidFunctionCall1Coll(
+	                               proc, collation, ObjectIdGetDatum(entry->btree_opintype)));
+}
+
 KeyType
 key_type(Oid type, Oid collation, const char *what)
 {
 	TypeCacheEntry *entry =
-	    lookup_type_cache(type, TYPECACHE_EQ_OPR | TYPECACHE_CMP_PROC | TYPECACHE_HASH_PROC);
+	    lookup_type_cache(type, TYPECACHE_EQ_OPR | TYPECACHE_CMP_PROC | TYPECACHE_HASH_PROC |
+	                                TYPECACHE_BTREE_OPFAMILY);
 
 	if (!OidIsValid(entry->eq_opr) || !OidIsValid(entry->cmp_proc) ||
-	    !OidIsValid(entry->hash_proc) || get_typtype(type) == TYPTYPE_PSEUDO)
+	    get_typtype(type) == TYPTYPE_PSEUDO)
 		ereport(ERROR,
 		        (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 		         errmsg("a statistic cannot contain %s of type %s", what, format_type_be(type)),
-		         errdetail("Values are kept by key, which needs a btree and a hash "
-		                   "operator class for the type."),
+		         errdetail("Values are kept by key, which needs a btree operator class for the "
+		                   "type."),
 		         errhint("Cast the expression to a type such as text.")));
-	if (OidIsValid(collation) && !get_collation_isdeterministic(collation))
-		ereport(ERROR,
-		        (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-		         errmsg("a statistic cannot contain %s with a nondeterministic collation", what),
-		         errdetail("Which of several equal spellings a group shows would depend on the "
-		                   "order of changes."),
-		         errhint("Add COLLATE with a deterministic collation.")));
 
 	KeyType key = {};
 	key.type = type;
@@ -62,6 +68,7 @@ key_type(Oid type, Oid collation, const char *what)
 	key.equality_proc = get_opcode(entry->eq_opr);
 	key.order_proc = entry->cmp_proc;
 	key.hash_proc = entry->hash_proc;
+	key.equal_is_identical = is_equal_identical(entry, collation);
 	return key;
 }
 

@@ -39,7 +39,8 @@ struct KeyType
 	Oid equality; /* operator */
 	Oid equality_proc;
 	Oid order_proc; /* btree support function 1 */
-	Oid hash_proc;
+	Oid hash_proc;  /* InvalidOid: the type has none */
+	bool equal_is_identical;
 };
 
 enum class CellRole : uint8
@@ -210,6 +211,7 @@ struct Definition
 	List *group_exprs;
 	KeyType *groups;
 	Place *group_places; /* in a block with sides */
+	int *group_spelling; /* derived value that says how a group is spelled now; -1: one way only */
 	TupleDesc group_desc;
 
 	int block_count;

@@ -62,6 +62,12 @@ Place side_column(Level *level, int side, Expr *expr);
 /* The cell that counts or sums this, new or there already. */
 int cell_for(Level *level, CellRole role, int side, Expr *argument, Expr *filter);
 
+/*
+ * Equal values of a group may be spelled differently.  Keeps what tells a
+ * spelling that some row has; -1 when there is only one.
+ */
+int spelling_for(Level *level, int side, Expr *group);
+
 /* The aggregate of this level that equals the node, new or there already. */
 int aggregate_for(Level *level, Aggref *node);
 

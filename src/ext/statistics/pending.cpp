@@ -11,6 +11,7 @@
 extern "C" {
 #include "access/table.h"
 #include "access/tableam.h"
+#include "utils/datum.h"
 #include "utils/rel.h"
 #include "utils/timestamp.h"
 }
@@ -18,6 +19,30 @@ extern "C" {
 namespace cache_ext::statistics {
 
 constexpr long kInitialBuckets = 64;
+
+/* Types without a hash function: equal values have equal bytes, or all hash alike. */
+static Datum
+hash_bytes(PG_FUNCTION_ARGS)
+{
+	auto *key = static_cast<const KeyType *>(fcinfo->flinfo->fn_extra);
+
+	if (!key->equal_is_identical)
+		return UInt32GetDatum(0);
+	return UInt32GetDatum(datum_image_hash(PG_GETARG_DATUM(0), key->by_value, key->length));
+}
+
+static FmgrInfo
+substitute_hash(const KeyType *key, MemoryContext context)
+{
+	FmgrInfo hash = {};
+
+	hash.fn_addr = hash_bytes;
+	hash.fn_nargs = 1;
+	hash.fn_strict = true;
+	hash.fn_mcxt = context;
+	hash.fn_extra = const_cast<KeyType *>(key);
+	return hash;
+}
 
 static TupleHashTable
 build_hash(const KeyType *keys, int key_count, TupleDesc desc, MemoryContext context)
@@ -32,7 +57,10 @@ build_hash(const KeyType *keys, int key_count, TupleDesc desc, MemoryContext con
 		columns[i] = (AttrNumber) (i + 1);
 		equality[i] = keys[i].equality_proc;
 		collations[i] = keys[i].collation;
-		fmgr_info(keys[i].hash_proc, &hashes[i]);
+		if (OidIsValid(keys[i].hash_proc))
+			fmgr_info(keys[i].hash_proc, &hashes[i]);
+		else
+			hashes[i] = substitute_hash(&keys[i], context);
 	}
 
 	MemoryContext scratch =

@@ -277,8 +277,13 @@ combine(Reading *r, const Datum *group, const bool *group_nulls, TupleTableSlot 
 		ExecClearTuple(r->raw);
 		for (int i = 0; i < d->group_count; ++i)
 		{
-			r->raw->tts_values[i] = group[i];
+			int spelling = group_nulls[i] ? -1 : d->group_spelling[i];
+
 			r->raw->tts_isnull[i] = group_nulls[i];
+			r->raw->tts_values[i] =
+			    spelling < 0 || derived_null[spelling]
+			        ? group[i]
+			        : spell_group(d->groups[i].type, group[i], derived[spelling]);
 		}
 		for (int i = 0; i < d->aggregate_count; ++i)
 			r->raw->tts_values[d->group_count + i] = aggregate_value(

@@ -188,6 +188,12 @@ variance_value(const Aggregate &a, const int64 *cells, int scale)
 }
 
 Datum
+spell_group(Oid type, Datum group, Datum spelling)
+{
+	return type == NUMERICOID ? DirectFunctionCall2(numeric_round, group, spelling) : spelling;
+}
+
+Datum
 aggregate_value(const Aggregate &a, const int64 *cells, const Datum *derived,
                 const bool *derived_null, bool *null)
 {

@@ -19,4 +19,7 @@ namespace cache_ext::statistics {
 Datum aggregate_value(const Aggregate &aggregate, const int64 *cells, const Datum *derived,
                       const bool *derived_null, bool *null);
 
+/* A group as a row of now spells it, from what spelling_for() keeps. */
+Datum spell_group(Oid type, Datum group, Datum spelling);
+
 } /* namespace cache_ext::statistics */
