@@ -291,9 +291,7 @@ lock_sources(List *relations, LOCKMODE mode)
 float
 filling_progress(Oid relation)
 {
-	int pid = worker::running_pid();
-
-	for (int i = 1; pid != 0 && i <= pgstat_fetch_stat_numbackends(); ++i)
+	for (int i = 1; i <= pgstat_fetch_stat_numbackends(); ++i)
 	{
 		LocalPgBackendStatus *local =
 #if PG_VERSION_NUM >= 160000
@@ -303,7 +301,9 @@ filling_progress(Oid relation)
 #endif
 		const PgBackendStatus &entry = local->backendStatus;
 
-		if (entry.st_procpid == pid && entry.st_progress_command_target == relation &&
+		if (entry.st_databaseid == MyDatabaseId &&
+		    entry.st_progress_command == PROGRESS_COMMAND_INVALID &&
+		    entry.st_progress_command_target == relation &&
 		    entry.st_progress_param[kBlocksTotal] > 0)
 			return Min(1.0f, (float) entry.st_progress_param[kBlocksDone] /
 			                     (float) entry.st_progress_param[kBlocksTotal]);
@@ -314,6 +314,26 @@ filling_progress(Oid relation)
 /* ---- the worker's verb ---- */
 
 static int32 attempted = 0; /* the statistic that is being taken up or filled */
+
+/* A restored statistic may only lack an index that is being made: it gets another chance. */
+static bool
+has_just_failed(int32 restored)
+{
+	AsOwner owner(internal_owner());
+	PinnedSearchPath path;
+
+	SPI_connect();
+	if (SPI_execute(psprintf("SELECT FROM cache_ext_internal.failure WHERE statistic = %d "
+	                         "AND at > pg_catalog.clock_timestamp() - interval '2 s'",
+	                         restored),
+	                false, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not read failures");
+	bool found = SPI_processed > 0;
+	SPI_finish();
+	path.restore();
+	owner.restore();
+	return found;
+}
 
 static bool
 can_be_filled(int32 statistic)
@@ -381,7 +401,7 @@ do_next()
 		auto *row = static_cast<StatisticRow *>(lfirst(cell));
 
 		attempted = row->id;
-		if (filling_failure(row->id) == nullptr && take_up(*row, false))
+		if (!has_just_failed(row->id) && take_up(*row, false))
 			return FillTurn::kDone;
 	}
 	foreach (cell, all_statistics())
@@ -417,16 +437,37 @@ blames_the_statistic(int sqlstate)
 static void
 note_failure(int32 statistic, const char *message)
 {
+	bool known = false;
+
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	pg::guard([&] {
-		run("INSERT INTO cache_ext_internal.failure VALUES (%d, %s, pg_catalog.now()) "
+		char *before = filling_failure(statistic);
+
+		known = before != nullptr && strcmp(before, message) == 0;
+		run("INSERT INTO cache_ext_internal.failure VALUES (%d, %s, pg_catalog.clock_timestamp()) "
 		    "ON CONFLICT (statistic) DO UPDATE SET message = excluded.message, at = excluded.at",
 		    statistic, quote_literal_cstr(message));
 	});
 	PopActiveSnapshot();
 	CommitTransactionCommand();
-	ereport(LOG, (errmsg("could not fill statistic %d: %s", statistic, message)));
+	if (!known)
+		ereport(LOG, (errmsg("could not fill statistic %d: %s", statistic, message)));
+}
+
+bool
+filling_waits()
+{
+	return pg::guard([] {
+		ListCell *cell;
+
+		if (!OidIsValid(internal_relation("failure", true)))
+			return false;
+		foreach (cell, all_statistics())
+			if (can_be_filled(static_cast<StatisticRow *>(lfirst(cell))->id))
+				return true;
+		return restored_statistics() != NIL || watched_tables_to_take_up() != NIL;
+	});
 }
 
 FillTurn

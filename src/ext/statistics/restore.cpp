@@ -113,23 +113,28 @@ take_up(const StatisticRow &restored, bool insist)
 	return true;
 }
 
+List *
+watched_tables_to_take_up()
+{
+	return rows_of("SELECT DISTINCT w.relation FROM cache_ext_internal.watch w "
+	               "JOIN pg_catalog.pg_class c ON c.oid = w.relation "
+	               "WHERE NOT EXISTS (SELECT FROM cache_ext_internal.source s "
+	               "WHERE s.relation = w.relation)",
+	               [](const Oid *values) {
+		               auto *table = static_cast<Oid *>(palloc(sizeof(Oid)));
+
+		               *table = values[0];
+		               return table;
+	               });
+}
+
 int
 take_up_watched_tables()
 {
 	ListCell *cell;
 	int count = 0;
-	List *tables = rows_of("SELECT DISTINCT w.relation FROM cache_ext_internal.watch w "
-	                       "JOIN pg_catalog.pg_class c ON c.oid = w.relation "
-	                       "WHERE NOT EXISTS (SELECT FROM cache_ext_internal.source s "
-	                       "WHERE s.relation = w.relation)",
-	                       [](const Oid *values) {
-		                       auto *table = static_cast<Oid *>(palloc(sizeof(Oid)));
 
-		                       *table = values[0];
-		                       return table;
-	                       });
-
-	foreach (cell, tables)
+	foreach (cell, watched_tables_to_take_up())
 	{
 		Oid table = *static_cast<Oid *>(lfirst(cell));
 

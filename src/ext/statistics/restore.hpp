@@ -22,6 +22,7 @@ List *restored_statistics();
 bool take_up(const StatisticRow &restored, bool insist);
 
 /* The same for tables that only watches look at; returns how many were taken up. */
+List *watched_tables_to_take_up(); /* of Oid * */
 int take_up_watched_tables();
 
 /* The defining view that belongs to a foreign table of ours; InvalidOid when there is none. */

@@ -30,6 +30,9 @@ enum class FillTurn
 };
 FillTurn fill_next();
 
+/* Is there something for fill_next()? */
+bool filling_waits();
+
 /* Vacuum the internal tables that recent folds have churned; runs transactions of its own. */
 void vacuum_churned();
 

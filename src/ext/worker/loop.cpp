@@ -19,6 +19,7 @@
  *-------------------------------------------------------------------------
  */
 #include "ext/invalidation/delivery.hpp"
+#include "ext/worker/filler.hpp"
 #include "ext/worker/start.hpp"
 #include "ext/worker/verbs.hpp"
 #include "pg/guard.hpp"
@@ -46,29 +47,11 @@ namespace {
 constexpr int kIdleExitMs = 3000; /* without work */
 constexpr int kQuietMs = 500;     /* without work: nobody is disturbed */
 constexpr int kVacuumMs = 1000;   /* between vacuums while there is work */
-constexpr int kFillAgainMs = 100; /* when somebody was in the way of a filling */
-constexpr int kHeldMs = 20;       /* the longest sleep that nothing interrupts */
-constexpr int kClaimMs = 2000;    /* for a predecessor to be gone */
-
-/* What users may have set for sessions must not change how we work. */
-void
-pin_settings()
-{
-	static const char *const kSettings[][2] = {
-	    {"default_transaction_isolation", "read committed"},
-	    {"default_transaction_read_only", "off"},
-	    {"default_transaction_deferrable", "off"},
-	    {"synchronous_commit", "off"}, /* what a crash loses here is done again */
-	    {"statement_timeout", "0"},
-	    {"lock_timeout", "0"},
-	    {"idle_in_transaction_session_timeout", "0"},
-	    {"search_path", "pg_catalog, pg_temp"},
-	    {"application_name", "cache_ext worker"},
-	};
-
-	for (auto &setting : kSettings)
-		SetConfigOption(setting[0], setting[1], PGC_SUSET, PGC_S_OVERRIDE);
-}
+constexpr int kHeldOffMs = 100;   /* to the next attempt at a fold that was held off */
+constexpr int kFillAgainMs = 500; /* to the next look after a filler was started */
+constexpr int kFillRetries = 5;
+constexpr int kHeldMs = 20;    /* the longest sleep that nothing interrupts */
+constexpr int kClaimMs = 2000; /* for a predecessor to be gone */
 
 bool
 claim_slot(pg::WorkerSlot *slot)
@@ -117,6 +100,7 @@ class Loop
 			if (pg::asked_to_leave(slot_) || ShutdownRequestPending)
 			{
 				/* Work that stays behind is somebody's to start a worker for. */
+				filler_.stop();
 				if (turn.delivery.occupied || fold_wanted_ || fill_wanted_)
 					pg::mark_work(slot_, pg::kAllWork);
 				attempt(&finish_, context_);
@@ -149,8 +133,7 @@ class Loop
 	void sweep()
 	{
 		if (next_sweep_ == 0)
-			fold_wanted_ = true;
-		fill_wanted_ = true;
+			fold_wanted_ = fill_wanted_ = true;
 		attempt(&housekeeping_, context_);
 		next_sweep_ = in_ms(kSweepMs);
 		if (!turn.delivery.hold)
@@ -192,7 +175,9 @@ class Loop
 		if (pg::take_work(slot_, pg::kWorkPartialRows) != 0)
 			last_work_ = GetCurrentTimestamp();
 		attempt(&fold_, context_);
-		next_fold_ = in_ms(Max(pg::fold_interval_ms, fold_.pause_ms));
+		/* Whoever keeps folds away needs longer than one takes. */
+		next_fold_ =
+		    in_ms(Max(turn.folded < 0 ? kHeldOffMs : pg::fold_interval_ms, fold_.pause_ms));
 		if (fold_.pause_ms != 0)
 			return;
 		fold_wanted_ = turn.folded != 0;
@@ -203,28 +188,33 @@ class Loop
 		}
 	}
 
+	/* What somebody asks for while the filler runs is looked at when it has ended. */
 	bool fill_due()
 	{
+		if (filler_.running())
+			return false;
 		if (pg::take_work(slot_, pg::kWorkFilling) != 0)
 		{
 			fill_wanted_ = true;
+			fill_retries_ = 0;
+			next_fill_ = 0;
 			last_work_ = GetCurrentTimestamp();
 		}
 		return fill_wanted_ && GetCurrentTimestamp() >= next_fill_;
 	}
 
-	/* A filling that is cut short leaves a note for whoever starts the next worker. */
+	/* A filler that was terminated is started again, if there is still something to do. */
 	void fill()
 	{
-		turn.filling = statistics::FillTurn::kLater;
-		pg::mark_work(slot_, pg::kWorkFilling);
+		turn.filling_waits = false;
+		attempt(&look_, context_);
+		fill_wanted_ = turn.filling_waits && fill_retries_++ < kFillRetries;
+		next_fill_ = in_ms(kFillAgainMs);
+		if (!fill_wanted_ || filler_.start())
+			return;
 		attempt(&fill_, context_);
-		(void) pg::take_work(slot_, pg::kWorkFilling);
-		fill_wanted_ = turn.filling != statistics::FillTurn::kNothing;
-		next_fill_ = in_ms(
-		    turn.filling == statistics::FillTurn::kLater ? Max(kFillAgainMs, fill_.pause_ms) : 0);
 		if (turn.filling == statistics::FillTurn::kDone)
-			last_work_ = GetCurrentTimestamp();
+			fill_retries_ = 0;
 	}
 
 	void vacuum()
@@ -240,7 +230,7 @@ class Loop
 			return false;
 		if (turn.delivery.watching && preloaded)
 			return false;
-		if ((fold_wanted_ && fold_.pause_ms == 0) || (fill_wanted_ && fill_.pause_ms == 0))
+		if ((fold_wanted_ && fold_.pause_ms == 0) || fill_wanted_ || filler_.running())
 			return false;
 		if (!look_once_ &&
 		    !TimestampDifferenceExceeds(last_work_, GetCurrentTimestamp(), kIdleExitMs))
@@ -260,7 +250,7 @@ class Loop
 
 		/* Waiting for Redis has used up the latch; the flags are what counts. */
 		if ((waits(pg::kWorkOutbox) && !held) || (waits(pg::kWorkPartialRows) && !fold_wanted_) ||
-		    waits(pg::kWorkFilling))
+		    (waits(pg::kWorkFilling) && !filler_.running()))
 			return;
 
 		int events = WL_EXIT_ON_PM_DEATH | WL_TIMEOUT;
@@ -295,6 +285,7 @@ class Loop
 	Verb housekeeping_ = {"cache_ext: looking for work", run_housekeeping, 0, 0, 0, 0};
 	Verb delivery_ = {"cache_ext: delivering invalidations", run_delivery, 0, 0, 0, 0};
 	Verb fold_ = {"cache_ext: folding partial rows", run_fold, 0, 0, 0, 0};
+	Verb look_ = {"cache_ext: looking for statistics to fill", run_look_for_filling, 0, 0, 0, 0};
 	Verb fill_ = {"cache_ext: filling statistics", run_fill, 0, 0, 0, 0};
 	Verb vacuum_ = {"cache_ext: vacuuming", run_vacuum, 0, 0, 0, 0};
 	Verb outbox_vacuum_ = {"cache_ext: vacuuming the outbox", run_outbox_vacuum, 0, 0, 0, 0};
@@ -302,6 +293,8 @@ class Loop
 	bool started_ = false;
 	bool fold_wanted_ = false;
 	bool fill_wanted_ = false;
+	int fill_retries_ = 0;
+	Filler filler_;
 	bool churned_ = false;
 	TimestampTz next_sweep_ = 0;
 	TimestampTz next_delivery_ = 0;
@@ -331,7 +324,7 @@ cache_ext_worker_main(Datum database)
 	if (slot == nullptr || !worker::claim_slot(slot))
 		proc_exit(0);
 	before_shmem_exit(worker::on_exit, PointerGetDatum(slot));
-	worker::pin_settings();
+	worker::pin_settings("cache_ext worker");
 	pg::guard([&] {
 		worker::Loop loop(slot, MyBgworkerEntry->bgw_extra[0] == worker::kLookOnce);
 

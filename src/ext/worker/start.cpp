@@ -13,6 +13,7 @@
 extern "C" {
 #include "miscadmin.h"
 #include "postmaster/bgworker.h"
+#include "utils/guc.h"
 }
 
 namespace cache_ext::worker {
@@ -21,7 +22,8 @@ bool preloaded = false;
 bool is_worker = false;
 
 bool
-start_worker(Oid database, bool look_once, BackgroundWorkerHandle **handle)
+start_process(const char *name, const char *function, Oid database, char note,
+              BackgroundWorkerHandle **handle)
 {
 	BackgroundWorker worker = {};
 
@@ -30,12 +32,38 @@ start_worker(Oid database, bool look_once, BackgroundWorkerHandle **handle)
 	worker.bgw_restart_time = BGW_NEVER_RESTART;
 	worker.bgw_main_arg = ObjectIdGetDatum(database);
 	worker.bgw_notify_pid = handle != nullptr ? MyProcPid : 0;
-	worker.bgw_extra[0] = look_once ? kLookOnce : '\0';
+	worker.bgw_extra[0] = note;
 	strlcpy(worker.bgw_library_name, "cache_ext", sizeof(worker.bgw_library_name));
-	strlcpy(worker.bgw_function_name, "cache_ext_worker_main", sizeof(worker.bgw_function_name));
-	strlcpy(worker.bgw_name, "cache_ext worker", sizeof(worker.bgw_name));
-	strlcpy(worker.bgw_type, "cache_ext worker", sizeof(worker.bgw_type));
+	strlcpy(worker.bgw_function_name, function, sizeof(worker.bgw_function_name));
+	strlcpy(worker.bgw_name, name, sizeof(worker.bgw_name));
+	strlcpy(worker.bgw_type, name, sizeof(worker.bgw_type));
 	return RegisterDynamicBackgroundWorker(&worker, handle);
+}
+
+bool
+start_worker(Oid database, bool look_once, BackgroundWorkerHandle **handle)
+{
+	return start_process("cache_ext worker", "cache_ext_worker_main", database,
+	                     look_once ? kLookOnce : '\0', handle);
+}
+
+void
+pin_settings(const char *name)
+{
+	static const char *const kSettings[][2] = {
+	    {"default_transaction_isolation", "read committed"},
+	    {"default_transaction_read_only", "off"},
+	    {"default_transaction_deferrable", "off"},
+	    {"synchronous_commit", "off"}, /* what a crash loses here is done again */
+	    {"statement_timeout", "0"},
+	    {"lock_timeout", "0"},
+	    {"idle_in_transaction_session_timeout", "0"},
+	    {"search_path", "pg_catalog, pg_temp"},
+	};
+
+	for (auto &setting : kSettings)
+		SetConfigOption(setting[0], setting[1], PGC_SUSET, PGC_S_OVERRIDE);
+	SetConfigOption("application_name", name, PGC_SUSET, PGC_S_OVERRIDE);
 }
 
 void

@@ -23,7 +23,12 @@ constexpr int kLogAgainMs = 60 * 1000; /* the same complaint */
 constexpr char kLookOnce = 'o';
 
 /* handle, where wanted, is told of the start. */
+bool start_process(const char *name, const char *function, Oid database, char note,
+                   BackgroundWorkerHandle **handle);
 bool start_worker(Oid database, bool look_once, BackgroundWorkerHandle **handle);
+
+/* What users may have set for sessions must not change how a process of ours works. */
+void pin_settings(const char *name);
 
 /* Is the library in shared_preload_libraries? */
 extern bool preloaded;

@@ -150,6 +150,16 @@ run_fold()
 }
 
 void
+run_look_for_filling()
+{
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	turn.filling_waits = statistics::filling_waits();
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+}
+
+void
 run_fill()
 {
 	turn.filling = statistics::fill_next();

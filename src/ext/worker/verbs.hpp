@@ -27,6 +27,7 @@ struct Turn
 	int64 folded = 0;
 	invalidation::DeliveryTurn delivery = {};
 	statistics::FillTurn filling = statistics::FillTurn::kNothing;
+	bool filling_waits = false;
 	bool installed = true;
 	bool idle = false; /* no work for a while */
 };
@@ -48,6 +49,7 @@ void attempt(Verb *verb, MemoryContext context);
 
 void run_housekeeping(); /* settings, and whether the extension is still there */
 void run_fold();
+void run_look_for_filling();
 void run_fill();
 void run_delivery();
 void run_vacuum();

@@ -6,7 +6,7 @@ import time
 
 import psycopg2
 
-from harness import Postgres, Session, expect, expect_equal, load_application, wait_for
+from harness import Postgres, Session, expect, expect_equal, load_application, wait_for, with_shop
 
 QUERY = ("SELECT kind, count(*) AS n, sum(amount) AS total, max(amount) AS most, count(DISTINCT who) AS people"
          " FROM item WHERE gate(id) GROUP BY kind")
@@ -40,7 +40,7 @@ class Gate:
         def evaluates():
             with server.session("shop") as db:
                 return db.value("SELECT wait_event = 'PgSleep' FROM pg_stat_activity"
-                                " WHERE backend_type = 'cache_ext worker' AND datname = 'shop'")
+                                " WHERE backend_type = 'cache_ext filler' AND datname = 'shop'")
         wait_for("the worker is at row 0", evaluates)
 
     def open(self):
@@ -191,10 +191,10 @@ def the_worker_ends_in_the_middle(_):
             db.run("SELECT statistics_create('items', %s, concurrently => true)", (QUERY,))
             gate.wait_for_worker(server)
             first = server.worker_pids("shop")
-            db.run("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'cache_ext worker'")
+            db.run("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'cache_ext filler'")
             wait_for("another worker is at it",
                      lambda: set(server.worker_pids("shop")) - set(first) and not gate.wait_for_worker(server))
-            db.run("SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE backend_type = 'cache_ext worker'")
+            db.run("SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE backend_type = 'cache_ext filler'")
             gate.wait_for_worker(server)
             db.run("INSERT INTO item VALUES (-9, 9, 9, 9)")
         server.kill_process(server.worker_pids("shop")[-1])
@@ -287,6 +287,26 @@ def the_preset_is_attached_amid_writers(_):
     with_items("filling_preset", body, preload=False)
 
 
+def deliveries_do_not_wait_for_a_filling(_):
+    def body(server, redis):
+        with server.session("shop") as db:
+            gate = Gate(server)
+            db.run("SELECT statistics_create('items', %s, concurrently => true)", (QUERY,))
+            gate.wait_for_worker(server)
+            redis.ask("SET", "key", "value")
+            db.run("SELECT cache_invalidate('key')")
+            wait_for("the key is gone", lambda: redis.ask("EXISTS", "key") == 0)
+            expect(state_of(db) == "filling", "it is not filling any more")
+            with server.session() as other:    # the command asks worker and filler to go
+                db.close()
+                gate.open()
+                other.run("CREATE DATABASE copy TEMPLATE shop")
+        with server.session("copy") as db:
+            settle(db)
+    with_shop("filling_delivery", body, setup=lambda db: db.run(SETUP))
+
+
 TESTS = [writers_go_on_while_it_is_filled, open_transactions_count_once, waiting_says_why_it_would_last_forever,
          the_worker_ends_in_the_middle, things_are_dropped_in_the_middle,
-         an_expression_that_raises_breaks_one_statistic_alone, the_preset_is_attached_amid_writers]
+         an_expression_that_raises_breaks_one_statistic_alone, deliveries_do_not_wait_for_a_filling,
+         the_preset_is_attached_amid_writers]
