@@ -86,6 +86,7 @@ Delivery::send_values(const Channel &channel, const Plan &plan, const RedisState
 		if (!complete)
 			continue;
 
+		int64 ttl_ms = cache::jittered_ttl_ms(static_cast<int64>(value.body.ttl_ms));
 		std::string key = cache::full_key(value.body.key);
 		std::string bytes(value.body.value);
 
@@ -100,6 +101,8 @@ Delivery::send_values(const Channel &channel, const Plan &plan, const RedisState
 				digester.add(bucket, nonce);
 			envelope.token = {name_space, channel.server().incarnation, digester.finish()};
 			envelope.audience = cache::kEverybody;
+			envelope.made_at = static_cast<uint64>(cache::now_ms());
+			envelope.fresh_ms = static_cast<uint64>(ttl_ms);
 			envelope.key = key;
 			while (take_bytes(tags, tag))
 				envelope.tags.push_back(tag);
@@ -107,11 +110,9 @@ Delivery::send_values(const Channel &channel, const Plan &plan, const RedisState
 			bytes = cache::encode(envelope);
 		}
 
-		std::string ttl =
-		    std::to_string(cache::jittered_ttl_ms(static_cast<int64>(value.body.ttl_ms)));
 		Request set;
 
-		set.add({"SET", key, bytes, "PX", ttl});
+		set.add({"SET", key, bytes, "PX", std::to_string(ttl_ms)});
 		for (const Reply &reply : channel.run(set))
 			if (!(reply.is_error() && begins_with(reply.text, "OOM"))) /* best effort */
 				expect_good(reply);
