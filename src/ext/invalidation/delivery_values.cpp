@@ -7,6 +7,8 @@
  */
 #include "ext/invalidation/delivery_steps.hpp"
 
+#include <set>
+
 #include "core/cache/envelope.hpp"
 #include "core/invalidation/bucket.hpp"
 #include "ext/cache/cache.hpp"
@@ -38,7 +40,7 @@ entry_buckets(const SetBody &entry)
 
 void
 Delivery::send_values(const Channel &channel, const Plan &plan, const RedisState &state,
-                      const std::map<uint32, std::string> &nonces)
+                      const Versions &fresh)
 {
 	Digest name_space = cache::current_namespace(state.epoch);
 	std::string prefix = pg::key_prefix;
@@ -60,11 +62,11 @@ Delivery::send_values(const Channel &channel, const Plan &plan, const RedisState
 
 		for (uint32 bucket : buckets)
 		{
-			auto known = nonces.find(bucket);
+			std::string_view known = fresh.find(bucket);
 
-			if (known != nonces.end())
+			if (!known.empty())
 			{
-				versions[bucket] = known->second;
+				versions[bucket] = known;
 				continue;
 			}
 
