@@ -24,6 +24,7 @@
 #include "core/cache/envelope.hpp"
 #include "ext/cache/cache.hpp"
 #include "ext/cache/conversation.hpp"
+#include "ext/cache/memory.hpp"
 #include "ext/cache/tier.hpp"
 #include "ext/worker.hpp"
 #include "pg/guard.hpp"
@@ -103,7 +104,10 @@ change_watched(std::string_view key, Change &&change)
 		RedisWatch::Outcome outcome = change(found, watch);
 
 		if (outcome == RedisWatch::Outcome::kDone)
+		{
+			memory_forget(key);
 			return true;
+		}
 		if (outcome == RedisWatch::Outcome::kUnavailable)
 			return false;
 		++attempt;
@@ -179,7 +183,7 @@ expire_at_once(std::string_view key, int64 ttl_ms)
 		{
 			auto old = decode(found.storage.text);
 			int64 fresh_left = found.age.made_at + found.age.fresh_ms - now_ms();
-			Storing how{ttl_ms, std::max<int64>(found.age.left_ms - fresh_left, 0), old->audience,
+			Storing how{ttl_ms, std::max<int64>(found.age.left_ms - fresh_left, 1), old->audience,
 			            old->by_settings};
 			auto sealed = seal(key, old->tags, std::move(found.seen), old->payload, how);
 
@@ -277,7 +281,10 @@ increase_at_once(std::string_view key, int64 by)
 	redis::Reply reply = std::move(pg::redis_exchange(request).front());
 
 	if (reply.kind == redis::Reply::Kind::kInteger)
+	{
+		memory_forget(key);
 		return reply.integer;
+	}
 	if (reply.text.find("overflow") != std::string::npos)
 		refuse_overflow();
 	if (reply.text.rfind("WRONGTYPE", 0) == 0)

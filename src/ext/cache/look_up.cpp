@@ -13,6 +13,7 @@
 #include "ext/cache/audience.hpp"
 #include "ext/cache/cache.hpp"
 #include "ext/cache/conversation.hpp"
+#include "ext/cache/memory.hpp"
 #include "ext/cache/tier.hpp"
 #include "ext/invalidation/outbox.hpp"
 #include "pg/guard.hpp"
@@ -94,7 +95,17 @@ struct Question
 {
 	std::string_view key;
 	std::vector<uint32> buckets;
+	MemoryToken token; /* where a hit is to be kept in memory */
 };
+
+static Question
+question(std::string_view key, const std::vector<std::string_view> &tags, bool keep)
+{
+	/* The token comes first: what the outbox shows no longer must be in the generations. */
+	MemoryToken token = keep ? memory_token(key, tags) : MemoryToken();
+
+	return {key, buckets_of(key, tags), std::move(token)};
+}
 
 /* One look at one key. */
 struct Attempt
@@ -176,6 +187,29 @@ judge(Reply &&value, const Circumstances &now, const std::optional<Digest> &vers
 		judge_envelope(*envelope, now, versions, question, attempt);
 	else if (!looks_like_envelope(attempt->lookup.storage.text))
 		judge_bare(attempt);
+}
+
+/* A hit goes into the memory tier as well, for no longer than Redis keeps it. */
+static void
+keep_in_memory(const Question &question, const Lookup &found)
+{
+	if (!found.hit() || found.bare || question.token.buckets.empty() || found.age.left_ms <= 0)
+		return;
+
+	auto envelope = decode(found.storage.text);
+	MemoryFacts facts;
+
+	facts.keep_until = GetCurrentTimestamp() + found.age.left_ms * 1000;
+	facts.expires_at = facts.keep_until;
+	if (found.age.fresh_ms > 0)
+		facts.expires_at -=
+		    std::max<int64>(0, found.age.left_ms -
+		                           (found.age.made_at + found.age.fresh_ms - now_ms())) *
+		    1000;
+	facts.audience = envelope->audience;
+	facts.by_settings = envelope->by_settings;
+	if (memory_token_covers(question.token, question.key, envelope->tags))
+		(void) memory_set(question.token, question.key, envelope->tags, found.value(), facts);
 }
 
 /*
@@ -285,6 +319,7 @@ attempt(const std::vector<Question> &questions, bool with_left)
 		      question, &results[asked[n]]);
 		if (with_left)
 			results[asked[n]].lookup.age.left_ms = (*replies)[1 + n].integer;
+		keep_in_memory(question, results[asked[n]].lookup);
 	}
 	return results;
 }
@@ -305,8 +340,8 @@ look_up(std::vector<Question> &&questions, bool with_left)
 	for (size_t i = 0; i < attempts.size(); ++i)
 		if (attempts[i].other_tags)
 		{
-			again.push_back(
-			    {questions[i].key, buckets_of(questions[i].key, attempts[i].lookup.tags())});
+			again.push_back(question(questions[i].key, attempts[i].lookup.tags(),
+			                         !questions[i].token.buckets.empty()));
 			places.push_back(i);
 		}
 	if (!again.empty())
@@ -324,7 +359,11 @@ look_up(std::vector<Question> &&questions, bool with_left)
 Lookup
 look_up(std::string_view key, const std::vector<std::string_view> &tags)
 {
-	return std::move(look_up({{key, buckets_of(key, tags)}}, false).front());
+	bool keep = memory_available();
+	std::vector<Question> questions;
+
+	questions.push_back(question(key, tags, keep));
+	return std::move(look_up(std::move(questions), keep).front());
 }
 
 std::vector<Lookup>
@@ -333,7 +372,7 @@ look_up_many(const std::vector<std::string_view> &keys, bool with_left)
 	std::vector<Question> questions;
 
 	for (std::string_view key : keys)
-		questions.push_back({key, buckets_of(key, {})});
+		questions.push_back(question(key, {}, false));
 	return look_up(std::move(questions), with_left);
 }
 

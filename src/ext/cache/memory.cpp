@@ -451,6 +451,25 @@ memory_token(std::string_view key, const std::vector<std::string_view> &tags)
 }
 
 bool
+memory_token_covers(const MemoryToken &token, std::string_view key,
+                    const std::vector<std::string_view> &tags)
+{
+	std::vector<uint32> own = token.buckets;
+	std::vector<uint32> wanted = generations_of(key, tags);
+
+	std::sort(own.begin(), own.end());
+	std::sort(wanted.begin(), wanted.end());
+	return own == wanted;
+}
+
+void
+memory_forget(std::string_view key)
+{
+	if (memory_available())
+		invalidation::raise_at_once(invalidation::generation_of(invalidation::NameKind::kKey, key));
+}
+
+bool
 memory_set(const MemoryToken &token, std::string_view key,
            const std::vector<std::string_view> &tags, std::string_view value,
            const MemoryFacts &facts)

@@ -79,10 +79,20 @@ struct MemoryToken
 
 MemoryToken memory_token(std::string_view key, const std::vector<std::string_view> &tags);
 
+/* Is it for an entry with exactly these tags? */
+bool memory_token_covers(const MemoryToken &token, std::string_view key,
+                         const std::vector<std::string_view> &tags);
+
 /* Returns whether it was stored.  Not for bare values, which applications change themselves. */
 bool memory_set(const MemoryToken &token, std::string_view key,
                 const std::vector<std::string_view> &tags, std::string_view value,
                 const MemoryFacts &facts);
+
+/*
+ * The entry has changed in Redis, outside transactions: what this server has of
+ * it is void, and so is what readers are about to store.
+ */
+void memory_forget(std::string_view key);
 
 /* -------------------------------------------------------------------------
  * For people to look at

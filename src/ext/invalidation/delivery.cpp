@@ -85,24 +85,25 @@ Delivery::load()
 
 /* Everything in Redis that a plan asks for, in the order that the argument needs. */
 void
-Delivery::deliver(const Channel &channel, Plan &plan, const Taken &taken, bool with_values)
+Delivery::deliver(const Channel &channel, Plan &plan, const Taken &taken, bool with_values,
+                  const std::set<uint32> &more_buckets)
 {
-	plan.settle();
-
-	Versions versions(plan);
-	FullNames keys(plan.keys);
+	std::set<uint32> buckets = plan.buckets;
+	std::map<uint32, std::string> nonces;
+	std::vector<std::string> keys = full_names(plan.keys);
 	std::vector<TagSet> sets = full_sets(plan.tag_sets);
 	Stream stream(channel);
 	bool values = with_values && !plan.values.empty();
 	bool short_of_memory = false;
 
+	buckets.insert(more_buckets.begin(), more_buckets.end());
 	for (;;)
 	{
 		if (short_of_memory)
-			versions.remove(&stream);
-		else if (!versions.empty())
-			versions.send(&stream, taken.insert_lsn);
-		stream.add_many({"UNLINK"}, keys.names());
+			remove_versions(&stream, buckets);
+		else if (!buckets.empty())
+			add_versions(&stream, buckets, taken.insert_lsn, &nonces);
+		stream.add_many({"UNLINK"}, keys);
 		for (const TagSet &set : sets)
 			add_scan(&stream, set.key, "0");
 		if (sets.empty() && !values)
@@ -122,7 +123,7 @@ Delivery::deliver(const Channel &channel, Plan &plan, const Taken &taken, bool w
 	if (sets.empty() && !values)
 		return;
 	if (values && !short_of_memory)
-		send_values(channel, plan, taken.state, versions);
+		send_values(channel, plan, taken.state, nonces);
 	add_messages(&stream, plan, taken);
 	stream.finish();
 }
@@ -193,9 +194,10 @@ Delivery::work()
 	}
 
 	Channel channel(server);
-	Plan plan(static_cast<size_t>(taken.items));
+	Plan plan;
 	std::vector<ItemPointerData> tids;
 	std::vector<const OutboxRow *> swept;
+	std::set<uint32> swept_buckets;
 
 	for (int i = 0; i < taken.count; ++i)
 	{
@@ -225,18 +227,20 @@ Delivery::work()
 	}
 	if (!swept.empty())
 	{
-		Plan patterns(swept.size());
+		Plan patterns;
 
 		begin_sweep(swept, taken.file);
 		for (const OutboxRow *row : swept)
 			patterns.add(*row);
-		plan.touch_also(patterns);
+		swept_buckets = patterns.buckets;
+		for (uint32 bucket : swept_buckets)
+			plan.owners[bucket] = Plan::kMany;
 	}
 	if (!swept.empty() && !taken.cut_short)
 		sweep_.last_number = taken.last_number;
 	if (!tids.empty() || !swept.empty())
 	{
-		deliver(channel, plan, taken, !behind_ && !taken.cut_short);
+		deliver(channel, plan, taken, !behind_ && !taken.cut_short, swept_buckets);
 		if (!tids.empty())
 			acknowledge(plan, taken.file, tids, server.incarnation);
 	}

@@ -127,18 +127,22 @@ fences_of(const Journal *journal)
 	return fences;
 }
 
+uint64
+last_assigned_xid() noexcept
+{
+	return U64FromFullTransactionId(ReadNextFullTransactionId()) - 1;
+}
+
 /*
  * The transaction that readers with a snapshot compare with.  One without xid
  * has changed nothing itself; it speaks for whatever has been committed so far.
  */
 uint64
-invalidating_xid()
+invalidating_xid() noexcept
 {
 	FullTransactionId xid = GetTopFullTransactionIdIfAny();
 
-	if (FullTransactionIdIsValid(xid))
-		return U64FromFullTransactionId(xid);
-	return U64FromFullTransactionId(ReadNextFullTransactionId()) - 1;
+	return FullTransactionIdIsValid(xid) ? U64FromFullTransactionId(xid) : last_assigned_xid();
 }
 
 void
@@ -206,6 +210,13 @@ raise_fence(const Journal *journal)
 	offer_sets(journal);
 }
 
+void
+raise_at_once(uint32 generation) noexcept
+{
+	shared->generations.raise(generation, last_assigned_xid(),
+	                          static_cast<uint64>(GetCurrentTimestamp()));
+}
+
 tier::Generations &
 generations() noexcept
 {
@@ -256,7 +267,7 @@ last_unknown_xid() noexcept
 
 	if (xid == 0)
 	{
-		uint64 now = U64FromFullTransactionId(ReadNextFullTransactionId()) - 1;
+		uint64 now = last_assigned_xid();
 
 		if (shared->last_unknown_xid.compare_exchange_strong(xid, now))
 			xid = now;

@@ -44,6 +44,9 @@ tier::Generations &generations() noexcept;
 uint32 generation_of(NameKind kind, std::string_view name) noexcept;
 uint32 generation_of_all() noexcept;
 
+/* Void what was loaded before now, in no transaction. */
+void raise_at_once(uint32 generation) noexcept;
+
 /* Is another transaction about to commit invalidations of these generations?  May raise. */
 bool fence_is_up(const uint32 *generations, int count);
 

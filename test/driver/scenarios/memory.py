@@ -1,0 +1,613 @@
+"""The memory tier: hits without Redis or query, void with their commit, empty after a crash."""
+
+import json
+import os
+import random
+import signal
+import threading
+import time
+
+import psycopg2
+from harness import Failure, Postgres, Redis, RedisGone, expect, is_waiting, wait_for
+
+# The watched value and an unwatched one: a change of the latter shows whether the query has run.
+QUERY = "SELECT v, n FROM t, unwatched"
+WAITING = QUERY + ", (SELECT pg_advisory_lock_shared(1), pg_advisory_unlock_shared(1)) AS w"
+
+
+class Tier:
+    """A server whose database "shop" has a watched one-row table t and an unwatched counter."""
+
+    def __init__(self, name, redis=False, **settings):
+        work = os.environ["CACHE_EXT_WORK"]
+        self.redis = Redis(os.path.join(work, name + "_redis")) if redis else None
+        options = {k.replace("__", "."): v for k, v in settings.items()}
+        if redis:
+            options["cache_ext.redis_url"] = f"'{self.redis.url}'"
+        # SIGTERM ends a background worker with this code: at shutdown, or when a test sends it.
+        self.postgres = Postgres(os.path.join(work, name), options).expect("exited with exit code 1")
+        self.sessions = []
+
+    def __enter__(self):
+        if self.redis:
+            self.redis.start()
+        self.postgres.start()
+        self.create("shop")
+        return self
+
+    def create(self, dbname):
+        self.postgres.create_database(dbname)
+        with self.postgres.session(dbname) as db:
+            db.run("CREATE TABLE t (v integer); INSERT INTO t VALUES (1);"
+                   "CREATE TABLE unwatched (n integer); INSERT INTO unwatched VALUES (0);"
+                   "SELECT cache_watch('t', keys => '{k}', tags => '{red}', patterns => '{shop:*}')")
+
+    def session(self, dbname="shop", **options):
+        session = self.postgres.session(dbname, **options)
+        self.sessions.append(session)
+        return session
+
+    def delivered(self, db):
+        wait_for("everything is delivered",
+                 lambda: db.value("SELECT pending = 0 FROM invalidation_status"))
+
+    def __exit__(self, kind, *_):
+        for session in self.sessions:
+            session.close()
+        try:
+            if kind is None:
+                self.postgres.stop()
+                self.postgres.check_log()
+        finally:
+            self.postgres.stop("immediate")
+            if self.redis:
+                self.redis.stop()
+
+
+def get(db, key="k", query=QUERY, **arguments):
+    extra = "".join(f", {name} => {value}" for name, value in arguments.items())
+    if query is None:
+        return db.value(f"SELECT cache_get(%s{extra})", (key,))
+    return db.value(f"SELECT cache_get(%s, %s{extra})", (key, query))
+
+
+def v_of(answer):
+    return None if answer is None else json.loads(answer)[0]["v"]
+
+
+def is_hit(db, key="k", **arguments):
+    """Does a read give what was cached before the unwatched counter moved?"""
+    before = get(db, key, **arguments)
+    db.run("UPDATE unwatched SET n = n + 1")
+    return get(db, key, **arguments) == before
+
+
+def expect_void(db, key="k", why=""):
+    found = get(db, key, None)
+    expect(found is None, f"{key}: {found} was believed {why}")
+
+
+# ---------------------------------------------------------------------------
+# What it is for
+# ---------------------------------------------------------------------------
+
+def a_hit_needs_neither_query_nor_redis(options):
+    with Tier("plainly") as tier:
+        db, other = tier.session(), tier.session()
+        first = get(db)
+        db.run("UPDATE unwatched SET n = 7")
+        for session in (db, other):
+            expect(get(session) == first and get(session, query=None) == first, "not a hit")
+        expect(get(other, "empty", "SELECT 1 AS x WHERE false") == "[]", "no rows are no empty array")
+        expect(get(other, "empty", None) == "[]", "that there is nothing was not cached")
+        for key, change in (("k", "UPDATE t SET v = v + 1"), ("shop:1", "UPDATE t SET v = v + 1"),
+                            ("by hand", "SELECT cache_invalidate('by hand')"),
+                            ("deleted", "SELECT cache_delete('deleted')"),
+                            ("cut", "TRUNCATE t; INSERT INTO t VALUES (1)")):
+            tags = "ARRAY['red']" if key == "cut" else "'{}'"
+            expect(is_hit(other, key, tags=tags), f"{key} is not cached")
+            db.run(change)
+            expect_void(other, key, f"after {change}")
+
+
+def entries_live_no_longer_than_their_ttl(options):
+    with Tier("ttl", redis=True) as tier:
+        db = tier.session()
+        get(db, "short", ttl="'300 ms'")
+        expect(get(db, "short", None) is not None, "not cached at all")
+        time.sleep(0.31)
+        expect_void(db, "short", "after its time")
+        # What comes from Redis lives in memory for as long as it would have there.
+        get(db, "k", ttl="'10 s'")
+        tier.postgres.restart()
+        db = tier.session()
+        tier.redis.ask("PEXPIRE", "k", "400")
+        expect(get(db, "k", None) is not None, "Redis has it no more: nothing is tested")
+        tier.redis.ask("DEL", "k")
+        expect(get(db, "k", None) is not None, "a hit in Redis was not kept in memory")
+        time.sleep(0.41)
+        expect_void(db, "k", "after the time it had in Redis")
+
+
+def what_redis_gave_is_void_with_its_commit_too(options):
+    with Tier("promoted", redis=True) as tier:
+        db = tier.session()
+        for key, tags in (("k", "'{}'"), ("tagged", "'{red}'"), ("shop:1", "'{}'")):
+            get(db, key, tags=tags)
+        tier.postgres.restart()
+        db, writer = tier.session(), tier.session()
+        for key in ("k", "tagged", "shop:1"):
+            expect(get(db, key, None) is not None, "nothing is tested")
+            tier.redis.ask("DEL", key)
+            expect(get(db, key, None) is not None, f"{key} was not kept in memory")
+        writer.run("UPDATE t SET v = v + 1")
+        for key in ("k", "tagged", "shop:1"):
+            expect_void(db, key, "after the commit")
+
+
+def bare_values_stay_where_applications_change_them(options):
+    with Tier("bare", redis=True) as tier:
+        db = tier.session()
+        tier.redis.ask("SET", "app", "one")
+        expect(get(db, "app", None) == "one", "a bare value was not read")
+        tier.redis.ask("SET", "app", "two")
+        expect(get(db, "app", None) == "two", "an application's value was kept in memory")
+        get(db, "mine", "SELECT 1 AS x", dialect="'plain'")
+        tier.redis.ask("SET", "mine", "theirs")
+        expect(get(db, "mine", None) == "theirs", "a bare fill was kept in memory")
+
+
+# ---------------------------------------------------------------------------
+# Each step of the protocol
+# ---------------------------------------------------------------------------
+
+def a_fill_overtaken_by_a_commit_is_void(options):
+    """Generations before the snapshot: a query that ends after somebody's commit stores nothing."""
+    with Tier("overtaken") as tier:
+        reader, writer, holder = tier.session(), tier.session(), tier.session()
+        holder.run("SELECT pg_advisory_lock(1)")
+        reader.start("SELECT cache_get('k', %s, ttl => '1 hour')", (WAITING,))
+        wait_for("the fill's query waits", lambda: is_waiting(tier.postgres, reader))
+        writer.run("UPDATE t SET v = 2")
+        holder.run("SELECT pg_advisory_unlock(1)")
+        expect(v_of(reader.finish()[0][0]) == 1, "the query did not see its own snapshot")
+        expect_void(writer, why="although it is from before the commit")
+        expect(v_of(get(writer)) == 2, "an old value was given")
+
+
+def a_fill_during_a_commit_is_not_kept(options):
+    """The fence: between raising the generations and becoming visible, a commit may take its time."""
+    with Tier("committing") as tier:
+        reader, writer = tier.session(), tier.session()
+        tier.postgres.set(synchronous_standby_names="'nobody'")
+        wait_for("the setting is there",
+                 lambda: reader.value("SHOW synchronous_standby_names") == "nobody")
+        writer.start("UPDATE t SET v = 2")
+        wait_for("the commit waits for its standby", lambda: is_waiting(tier.postgres, writer, "SyncRep"))
+        for _ in range(3):
+            expect(v_of(get(reader)) == 1, "an unfinished commit is visible")
+        expect_void(reader, why="while the commit was under way")
+        tier.postgres.set(synchronous_standby_names="''")
+        writer.finish()
+        expect_void(reader, why="after the commit")
+        expect(v_of(get(reader)) == 2 and v_of(get(reader, query=None)) == 2, "the new value is not cached")
+
+
+def a_prepared_transaction_keeps_its_names_uncached(options):
+    """Nobody's callback runs at COMMIT PREPARED, and shared memory may be a new one by then."""
+    for crash in (False, True):
+        with Tier(f"prepared_{crash}") as tier:
+            writer = tier.session()
+            writer.run("BEGIN; UPDATE t SET v = 2; SELECT cache_set('s', 'set'); PREPARE TRANSACTION 'p'")
+            if crash:
+                tier.postgres.crash()
+                tier.postgres.start()
+            reader, other = tier.session(), tier.session()
+            expect(v_of(get(reader)) == 1, "a prepared transaction is visible")
+            expect_void(reader, why="while somebody may commit at any time")
+            expect_void(reader, "s", "although its transaction has not committed")
+            expect(is_hit(reader, "unrelated"), "an unrelated name is not cached")
+            other.run("COMMIT PREPARED 'p'")
+            expect(v_of(get(reader)) == 2, "an old value after COMMIT PREPARED had returned")
+            expect(v_of(get(reader, query=None)) == 2, "the new value is not cached")
+            expect(get(reader, "s", None) == (None if crash else "set"), "the value set is not there")
+
+
+def a_rolled_back_transaction_frees_its_names(options):
+    with Tier("freed") as tier:
+        reader, writer = tier.session(), tier.session()
+        for how in ("ROLLBACK", "PREPARE TRANSACTION 'p'; ROLLBACK PREPARED 'p'", "SELECT 1/0"):
+            writer.run("BEGIN; UPDATE t SET v = 99; SAVEPOINT s; SELECT cache_set('k', 'never'), cache_set('s', 'never')")
+            expect(is_hit(reader), "an open transaction keeps readers from hits")
+            try:
+                for statement in how.split("; "):
+                    writer.run(statement)
+            except psycopg2.Error:
+                writer.run("ROLLBACK")
+            expect(v_of(get(reader)) == 1, "a rolled-back value")
+            expect_void(reader, "s", "although rolled back")
+            expect(is_hit(reader), f"after {how} the name is never cached again")
+        writer.run("BEGIN; SAVEPOINT s; SELECT cache_invalidate('k'); ROLLBACK TO s; COMMIT")
+        expect(is_hit(reader), "a savepoint's invalidation survived its rollback")
+
+
+def a_long_statement_sees_what_was_committed_meanwhile(options):
+    with Tier("long") as tier:
+        reader, writer, holder = tier.session(), tier.session(), tier.session()
+        holder.run("SELECT pg_advisory_lock(1)")
+        get(reader)
+        reader.start("SELECT cache_get('k', %s) FROM (SELECT pg_advisory_lock_shared(1), pg_advisory_unlock_shared(1)"
+                     " OFFSET 0) AS w", (QUERY,))
+        wait_for("the statement waits", lambda: is_waiting(tier.postgres, reader))
+        writer.run("UPDATE t SET v = 2")
+        holder.run("SELECT pg_advisory_unlock(1)")
+        expect(v_of(reader.finish()[0][0]) == 2, "the statement went on with what it saw first")
+        expect(v_of(get(writer, query=None)) == 2, "or stored it")
+
+
+def a_writer_takes_and_leaves_nothing(options):
+    with Tier("writer") as tier:
+        writer, reader = tier.session(), tier.session()
+        get(reader)
+        writer.run("BEGIN; UPDATE t SET v = 5")
+        expect(v_of(get(writer)) == 5, "own write missed")
+        expect(v_of(get(writer, "fresh", QUERY)) == 5, "own write missed")
+        expect_void(reader, "fresh", "although its writer has not committed")
+        expect(v_of(get(reader)) == 1, "an uncommitted value is shared")
+        writer.run("ROLLBACK")
+        expect(v_of(get(writer)) == 1, "a rolled-back value")
+
+
+def a_transaction_with_one_snapshot_gets_what_it_shows(options):
+    with Tier("snapshot") as tier:
+        reader, writer = tier.session(), tier.session()
+        get(writer)
+        reader.run("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT v FROM t")
+        writer.run("UPDATE unwatched SET n = 50")
+        expect(json.loads(get(reader, query=None))[0]["n"] == 0, "older entries are no hits under REPEATABLE READ")
+        writer.run("UPDATE t SET v = 2")
+        expect(v_of(get(writer)) == 2 and v_of(get(writer, query=None)) == 2, "not cached")
+        for query in (QUERY, None):
+            expect(v_of(get(reader, query=query)) in (1, None), "newer than the snapshot")
+        reader.run("COMMIT; BEGIN ISOLATION LEVEL SERIALIZABLE")
+        expect_void(reader, why="in a SERIALIZABLE transaction")
+        expect(v_of(get(reader)) == 2, "wrong answer")
+        reader.run("COMMIT")
+        # By hand and without an xid: it stands for all that was committed before.
+        reader.run("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT v FROM t")
+        before = get(reader)
+        writer.run("UPDATE unwatched SET n = 100")
+        writer.run("SELECT cache_invalidate('k')")
+        get(writer)
+        expect(get(reader) == before, "newer than the snapshot, after an invalidation without changes")
+        reader.run("COMMIT")
+        expect(get(reader) != before, "nothing changed: nothing is tested")
+
+
+def a_set_is_there_when_its_transaction_is(options):
+    with Tier("sets") as tier:
+        one, two, reader = tier.session(), tier.session(), tier.session()
+        one.run("BEGIN; SELECT cache_set('s', 'first')")
+        expect_void(reader, "s", "before its commit")
+        one.run("COMMIT")
+        expect(get(reader, "s", None) == "first", "a committed set is not there")
+        one.run("BEGIN; SELECT cache_set('s', 'second'); SELECT cache_delete('s'); COMMIT")
+        expect_void(reader, "s", "although deleted after it was set")
+        one.run("SELECT cache_set('s', 'third', ttl => '200 ms')")
+        time.sleep(0.21)
+        expect_void(reader, "s", "after its ttl")
+        one.run("SELECT cache_set('s', 'tagged', tags => '{red}')")
+        two.run("UPDATE t SET v = v")
+        expect_void(reader, "s", "after its tag's invalidation")
+        one.run("SELECT cache_set('s', 'old')")
+        two.run("SELECT cache_set('s', repeat('x', 2000000))")
+        expect_void(reader, "s", "although a later value was too large to be kept")
+
+
+def of_sets_at_the_same_time_the_later_commit_holds_or_none(options):
+    with Tier("meeting") as tier:
+        one, two, reader = tier.session(), tier.session(), tier.session()
+        tier.postgres.set(synchronous_standby_names="'nobody'")
+        wait_for("the setting is there", lambda: one.value("SHOW synchronous_standby_names") == "nobody")
+        for session, value in ((one, "one"), (two, "two")):
+            session.start(f"SELECT cache_set('s', '{value}')")
+            wait_for("the commit waits", lambda: is_waiting(tier.postgres, session, "SyncRep"))
+        tier.postgres.set(synchronous_standby_names="''")
+        one.finish(), two.finish()
+        # Nobody can say which of them became visible first.
+        expect_void(reader, "s", "although its commit may have been the earlier one")
+        two.run("SELECT cache_set('s', 'later')")
+        expect(get(reader, "s", None) == "later", "a set alone is not kept")
+
+
+# ---------------------------------------------------------------------------
+# Whose entries
+# ---------------------------------------------------------------------------
+
+def databases_roles_and_installations_are_strangers(options):
+    with Tier("strangers") as tier:
+        tier.create("other")
+        shop, other = tier.session(), tier.session("other")
+        shop.run("UPDATE t SET v = 10"), other.run("UPDATE t SET v = 20")
+        expect(v_of(get(shop)) == 10 and v_of(get(other)) == 20, "wrong answer")
+        expect(v_of(get(shop, query=None)) == 10 and v_of(get(other, query=None)) == 20, "databases are mixed up")
+        other.run("UPDATE t SET v = 21")
+        expect(v_of(get(shop, query=None)) == 10, "another database's commit voids ours")
+        shop.run("CREATE ROLE teller LOGIN; GRANT SELECT ON t, unwatched TO teller;"
+                 "GRANT EXECUTE ON FUNCTION cache_get(text, text, interval, text[], text) TO teller")
+        teller = tier.session(user="teller")
+        expect_void(teller, why="by another role")
+        shop.run("SELECT cache_set('for all', 'v')")
+        expect(get(teller, "for all", None) == "v", "a value that was set is not for everybody")
+        shop.run("SET cache_ext.key_prefix = 'p:'")
+        expect_void(shop, why="under another prefix")
+        shop.run("RESET cache_ext.key_prefix")
+        # What is changed while the extension is away nobody notices.
+        shop.run("DROP EXTENSION cache_ext CASCADE; UPDATE t SET v = 11; CREATE EXTENSION cache_ext")
+        expect_void(shop, why="by an installation that does not know what happened before")
+        expect(v_of(get(shop)) == 11, "an old value")
+
+
+def a_server_without_memory_tier_answers_as_well(options):
+    with Tier("none", cache_ext__memory_size="0") as tier:
+        db = tier.session()
+        expect(not is_hit(db), "a hit without any tier")
+        db.run("UPDATE t SET v = 3; SELECT cache_set('s', 'x')")
+        expect(v_of(get(db)) == 3, "wrong answer")
+        db.run("SET cache_ext.enabled = off")
+        expect(v_of(get(db)) == 3, "wrong answer")
+    with Tier("off") as tier:
+        db = tier.session()
+        get(db)
+        db.run("SET cache_ext.enabled = off")
+        expect_void(db, why="although the cache is off")
+        db.run("UPDATE t SET v = 3; SET cache_ext.enabled = on")
+        expect_void(db, why="although it was invalidated while the cache was off")
+
+
+# ---------------------------------------------------------------------------
+# Crashes and the long run
+# ---------------------------------------------------------------------------
+
+def a_killed_backend_leaves_it_empty_and_usable(options):
+    with Tier("killed", cache_ext__memory_size="1MB") as tier:
+        tier.postgres.expect("was terminated by signal 9", "terminating any other active")
+        for round_number in range(2):
+            victim, db = tier.session(), tier.session()
+            expect(v_of(get(db)) == round_number + 1, "wrong answer")
+            # It stores and evicts all the time, so some kill meets it half-way.
+            victim.start("SELECT count(cache_get('fill:' || i, 'SELECT repeat(''x'', ' || 100 + i % 9000 || ') AS x'))"
+                         "  FROM generate_series(1, 1000000) i")
+            wait_for("the tier fills", lambda: get(db, "fill:50", None) is not None)
+            tier.postgres.kill_process(victim.pid)
+            try:
+                victim.finish()
+            except psycopg2.Error:
+                pass
+            db = wait_for("sessions are let in", tier.session)
+            expect_void(db, why="after a crash")
+            expect(is_hit(db), "after a crash nothing is cached")
+            db.run("UPDATE t SET v = v + 1")
+            expect_void(db, why="after the commit")
+
+
+READS = """
+CREATE FUNCTION checked_reads(n integer, rows integer, OUT reads bigint, OUT hits bigint) LANGUAGE plpgsql AS $$
+DECLARE
+    i integer; least integer; most integer; found integer; answer text; bare boolean;
+BEGIN
+    reads := 0; hits := 0;
+    FOR step IN 1 .. n LOOP
+        i := ceil(rows * random() ^ 2);
+        bare := random() < 0.3;
+        SELECT v INTO least FROM c WHERE id = i;
+        IF bare THEN
+            answer := cache_get('c:' || i);
+        ELSE
+            answer := cache_get('c:' || i, 'SELECT v, pad FROM c WHERE id = ' || i, tags => ARRAY['row' || i % 7]);
+        END IF;
+        CONTINUE WHEN answer IS NULL;
+        found := answer::json -> 0 ->> 'v';
+        SELECT v INTO most FROM c WHERE id = i;
+        reads := reads + 1;
+        hits := hits + bare::integer;
+        IF found < least THEN
+            RAISE EXCEPTION 'row %: % was read after % had been committed (bare: %)', i, found, least, bare;
+        END IF;
+        IF found > most OR NOT EXISTS (SELECT FROM committed WHERE v = found) THEN
+            RAISE EXCEPTION 'row %: % was never committed, or not yet (bare: %)', i, found, bare;
+        END IF;
+    END LOOP;
+END $$;
+
+-- one snapshot: exactly what it shows
+CREATE FUNCTION repeated_reads(n integer, rows integer, OUT reads bigint, OUT hits bigint) LANGUAGE plpgsql AS $$
+DECLARE
+    i integer; shown integer; answer text;
+BEGIN
+    reads := 0; hits := 0;
+    FOR step IN 1 .. n LOOP
+        i := ceil(rows * random() ^ 2);
+        SELECT v INTO shown FROM c WHERE id = i;
+        answer := cache_get('c:' || i);
+        CONTINUE WHEN answer IS NULL;
+        reads := reads + 1;
+        hits := hits + 1;
+        IF (answer::json -> 0 ->> 'v')::integer <> shown THEN
+            RAISE EXCEPTION 'row %: % under REPEATABLE READ, where the snapshot shows %', i, answer, shown;
+        END IF;
+    END LOOP;
+END $$
+"""
+ROWS = 300
+
+
+def storm_schema(db):
+    db.run("CREATE TABLE c (id integer PRIMARY KEY, v integer, pad text);"
+           "CREATE TABLE committed (v integer PRIMARY KEY);"
+           "CREATE SEQUENCE s; INSERT INTO c SELECT i, nextval('s'), repeat('x', 40 * i % 5000) FROM"
+           f" generate_series(1, {ROWS}) i; INSERT INTO committed SELECT v FROM c;"
+           "SELECT cache_watch('c', keys => '{c:{id}}', columns => '{v}')")
+    db.run(READS)
+
+
+def storm_write(db, chance):
+    """One transaction of some kind; values are drawn from a sequence, so no two are equal."""
+    row = int(ROWS * chance.random() ** 2) + 1
+    ending = chance.choice(["COMMIT", "COMMIT", "COMMIT", "ROLLBACK", "savepoint", "prepare", "drop prepared"])
+    update = (f"WITH u AS (UPDATE c SET v = nextval('s') WHERE id = {row} RETURNING v)"
+              " INSERT INTO committed SELECT v FROM u")
+    if chance.random() < 0.3:   # a statement at its place in the order of commits
+        db.run("SET synchronous_commit = " + chance.choice(["on", "off"]))
+    db.run("BEGIN")
+    if ending == "savepoint":
+        db.run("SAVEPOINT a; " + update + "; ROLLBACK TO a")
+        ending = "COMMIT"
+    db.run(update)
+    if chance.random() < 0.2:
+        db.run(chance.choice([f"SELECT cache_invalidate_tags('row{row % 7}')",
+                              "SELECT cache_invalidate_pattern('c:*')", f"SELECT cache_delete('c:{row}')"]))
+    if ending in ("COMMIT", "ROLLBACK"):
+        db.run(ending)
+        return
+    name = f"p{db.pid}"
+    db.run(f"PREPARE TRANSACTION '{name}'")
+    time.sleep(chance.random() * 0.01)
+    db.run(("COMMIT" if ending == "prepare" else "ROLLBACK") + f" PREPARED '{name}'")
+
+
+def disturb(chance, redis, servers):
+    kind = chance.randrange(5)
+    try:
+        if kind == 0:
+            redis.ask("SAVE")
+        elif kind == 1:     # with what was last saved, or with nothing
+            redis.kill()
+            redis.start()
+        elif kind == 2:
+            redis.ask("FLUSHALL")
+        elif kind == 3:
+            redis.pause()
+            time.sleep(0.3)
+            redis.resume()
+        else:
+            for server in servers:
+                with server.session("shop") as db:
+                    for pid in server.worker_pids("shop"):
+                        db.run("SELECT pg_terminate_backend(%s)", (pid,))
+    except RedisGone:
+        pass
+
+
+def storm(name, options, seconds, redis):
+    """Two servers on one Redis, each with readers that check every value they get."""
+    seed = options.seed if options.seed is not None else random.randrange(2 ** 32)
+    counts = {"reads": 0, "hits": 0, "repeated": 0, "writes": 0}
+    lock, stop, failures, servers = threading.Lock(), threading.Event(), [], []
+    work = os.environ["CACHE_EXT_WORK"]
+    shared = Redis(os.path.join(work, name + "_redis")).start() if redis else None
+
+    def guarded(server, once, number):
+        chance = random.Random(seed + number)
+        db = server.session("shop")
+        try:
+            db.run(f"SELECT setseed({chance.random()})")
+            while not stop.is_set():
+                once(db, chance)
+        except Exception as error:  # reported by the main thread
+            failures.append(error)
+            stop.set()
+        finally:
+            db.close()
+
+    def read(db, _):
+        reads, hits = db.rows(f"SELECT * FROM checked_reads(300, {ROWS})")[0]
+        with lock:
+            counts["reads"] += reads
+            counts["hits"] += hits
+
+    def reread(db, chance):
+        db.run("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM c")
+        for _ in range(2):
+            reads, _ = db.rows(f"SELECT * FROM repeated_reads(100, {ROWS})")[0]
+            with lock:
+                counts["repeated"] += reads
+            time.sleep(chance.random() * 0.01)
+        db.run("COMMIT")
+
+    def write(db, chance):
+        storm_write(db, chance)
+        with lock:
+            counts["writes"] += 1
+        time.sleep(chance.random() * 0.01)
+
+    try:
+        for number in range(2 if redis else 1):
+            settings = {"cache_ext.memory_size": "'512kB'"}     # less than all values need
+            if redis:
+                settings["cache_ext.redis_url"] = f"'{shared.url}'"
+            server = Postgres(os.path.join(work, f"{name}_{number}"), settings)
+            # Workers are ended on purpose; a Redis that is away in the middle of a delivery is no crash.
+            servers.append(server.expect("exited with exit code 1"))
+            server.start()
+            server.create_database("shop")
+            with server.session("shop") as db:
+                storm_schema(db)
+        threads = []
+        for number, server in enumerate(servers):
+            for kind, what in enumerate((read, read, reread, write, write)):
+                threads.append(threading.Thread(target=guarded, args=(server, what, 10 * number + kind), daemon=True))
+        for thread in threads:
+            thread.start()
+        chance = random.Random(seed)
+        end = time.monotonic() + seconds
+        while time.monotonic() < end and not stop.is_set():
+            stop.wait(min(seconds / 8, 3))
+            if redis:
+                disturb(chance, shared, servers)
+        stop.set()
+        for thread in threads:
+            thread.join(60)
+        if failures:
+            raise Failure(f"{failures[0]!r} (repeat with --seed {seed})") from failures[0]
+        print(f"        seed {seed}: {counts}")
+        expect(min(counts.values()) > 10 * seconds, f"too little happened: {counts}")
+        for server in servers:
+            server.stop()
+            server.check_log()
+    finally:
+        stop.set()
+        for server in servers:
+            server.stop("immediate")
+        if shared:
+            shared.stop()
+
+
+def no_read_is_stale_or_invented_in_memory_alone(options):
+    storm("storm_memory", options, options.seconds or 6, redis=False)
+
+
+def no_read_is_stale_or_invented_with_two_servers_on_one_redis(options):
+    storm("storm_redis", options, options.seconds or 10, redis=True)
+
+
+TESTS = [
+    a_hit_needs_neither_query_nor_redis,
+    entries_live_no_longer_than_their_ttl,
+    what_redis_gave_is_void_with_its_commit_too,
+    bare_values_stay_where_applications_change_them,
+    a_fill_overtaken_by_a_commit_is_void,
+    a_fill_during_a_commit_is_not_kept,
+    a_prepared_transaction_keeps_its_names_uncached,
+    a_rolled_back_transaction_frees_its_names,
+    a_long_statement_sees_what_was_committed_meanwhile,
+    a_writer_takes_and_leaves_nothing,
+    a_transaction_with_one_snapshot_gets_what_it_shows,
+    a_set_is_there_when_its_transaction_is,
+    of_sets_at_the_same_time_the_later_commit_holds_or_none,
+    databases_roles_and_installations_are_strangers,
+    a_server_without_memory_tier_answers_as_well,
+    a_killed_backend_leaves_it_empty_and_usable,
+    no_read_is_stale_or_invented_in_memory_alone,
+    no_read_is_stale_or_invented_with_two_servers_on_one_redis,
+]
