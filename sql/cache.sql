@@ -63,6 +63,40 @@ ROLLBACK TO s;
 SELECT cache_get('a');
 ROLLBACK;
 
+-- loaders answer keys of a pattern, the most literal one first, with bound values
+CREATE TABLE cache_test.campaign (id integer PRIMARY KEY, tenant_id integer, name text, since timestamptz);
+INSERT INTO cache_test.campaign VALUES (1, 7, 'a', '2026-01-01 00:00+00'), (2, 7, 'b; DROP', NULL), (3, 8, 'c', 'infinity');
+SELECT cache_define('campaigns:{tenant_id}', 'SELECT id, name FROM cache_test.campaign WHERE tenant_id = $1 ORDER BY id',
+                    tags => ARRAY['tenant:{tenant_id}']);
+SELECT cache_define('campaigns:{a}{{{b}}}', 'SELECT $2 AS second, $1 AS first');
+SELECT cache_define('campaigns:new', $$SELECT 'new' AS v$$);
+SELECT cache_define('by:{name}:{tenant}', 'SELECT id FROM cache_test.campaign WHERE tenant_id = $2 AND name = $1');
+SELECT cache_get('campaigns:7'), cache_get('campaigns:99');
+SELECT cache_get('campaigns:new') AS literal, cache_get('campaigns:x{y}') AS braces, cache_get('campaigns:7:8') AS none;
+SELECT cache_get('by:b; DROP:7');
+SELECT cache_get('campaigns:7', 'SELECT 1 AS inline');
+BEGIN;
+UPDATE cache_test.campaign SET name = 'changed' WHERE id = 1;
+SELECT cache_get('campaigns:7') AS own_change;
+ROLLBACK;
+SELECT cache_define('campaigns:new', $$SELECT 'newer' AS v$$);
+SELECT cache_get('campaigns:new') AS redefined;
+SELECT cache_undefine('campaigns:new');
+SELECT cache_get('campaigns:8') AS others_stay;
+BEGIN;
+SELECT cache_define('campaigns:rolled back', 'SELECT 1');
+ROLLBACK;
+SELECT cache_undefine('campaigns:rolled back');
+
+-- a query's rows as rows, of the types that the caller names
+SELECT * FROM cache_query('SELECT id, name, since AT TIME ZONE ''UTC'', ARRAY[id, NULL], NULL::integer FROM cache_test.campaign WHERE tenant_id = $1 ORDER BY id',
+                          ARRAY['7']) AS t (id bigint, name text, since timestamp, a integer[], n integer);
+SELECT * FROM cache_query('SELECT id, name, since AT TIME ZONE ''UTC'', ARRAY[id, NULL], NULL::integer FROM cache_test.campaign WHERE tenant_id = $1 ORDER BY id',
+                          ARRAY['7']) AS t (id bigint, name text, since timestamp, a integer[], n integer);
+SELECT * FROM cache_query('SELECT $1, $2::integer + 1', ARRAY[NULL, '41']) AS t (a text, b integer);
+SELECT count(*) FROM cache_query('SELECT 1 WHERE false') AS t (x integer);
+SELECT count(*) FROM cache_query(NULL) AS t (x integer);
+
 -- errors, by their codes
 \set VERBOSITY sqlstate
 SELECT cache_get('');
@@ -84,6 +118,29 @@ SELECT cache_set('k', 'x', tags => '{NULL}');
 SELECT cache_delete('a', NULL);
 SELECT cache_delete(VARIADIC NULL);
 SELECT cache_delete('');
+SELECT cache_define(NULL, 'SELECT 1');
+SELECT cache_define('x', NULL);
+SELECT cache_define('', 'SELECT 1');
+SELECT cache_define('{', 'SELECT 1');
+SELECT cache_define('{a}{b}', 'SELECT 1');
+SELECT cache_define('x:{a}', 'SELECT $2');
+SELECT cache_define('x:{a}', 'SELECT 1', tags => ARRAY['t:{b}']);
+SELECT cache_define('x', 'SELECT 1', ttl => '0');
+SELECT cache_define('x', 'SELECT 1', stale_for => '-1 s');
+SELECT cache_define('x', 'SELECT 1', eager => 1);
+SELECT cache_define('x', 'SELECT 1', eager => 0.5, dialect => 'plain');
+SELECT cache_define('x', 'SELECT random()');
+SELECT cache_define('x', 'DELETE FROM cache_test.vendor');
+SELECT cache_define('x', 'SELECT * FROM cache_test.missing');
+SELECT cache_undefine('x');
+SELECT cache_get('campaigns:seven');
+SELECT cache_get('campaigns:99999999999999');
+SELECT * FROM cache_query('SELECT 1, 2') AS t (x integer);
+SELECT * FROM cache_query('SELECT ''x''') AS t (x integer);
+SELECT * FROM cache_query('SELECT $1', '{}') AS t (x text);
+SELECT * FROM cache_query('SELECT $1::integer', '{x}') AS t (x text);
+SELECT * FROM cache_query('SELECT random()') AS t (x text);
+SELECT * FROM cache_query('DELETE FROM cache_test.vendor') AS t (x text);
 SELECT cache_set_many(NULL);
 SELECT cache_set_many('[]');
 SELECT cache_set_many('{"a": null}');
@@ -181,6 +238,10 @@ SET ROLE regress_cache_reader;
 SELECT cache_get('k');
 SELECT cache_set('k', 'v');
 SELECT cache_delete('k');
+SELECT cache_incr('k');
+SELECT cache_clear();
+SELECT cache_define('x', 'SELECT 1');
+SELECT * FROM cache_query('SELECT 1') AS t (x integer);
 RESET ROLE;
 GRANT EXECUTE ON FUNCTION cache_get(text, text, interval, text[], text) TO regress_cache_reader;
 SET ROLE regress_cache_reader;
@@ -207,5 +268,6 @@ SET cache_ext.no_such_setting = 1;
 
 DROP OWNED BY regress_cache_reader;
 DROP ROLE regress_cache_reader;
+SELECT cache_undefine('campaigns:{tenant_id}'), cache_undefine('campaigns:{a}{{{b}}}'), cache_undefine('by:{name}:{tenant}');
 SET client_min_messages = warning;
 DROP SCHEMA cache_test CASCADE;

@@ -548,6 +548,77 @@ COMMENT ON FUNCTION cache_clear() IS
 
 REVOKE ALL ON FUNCTION cache_clear() FROM PUBLIC;   -- empties every user's cache
 
+CREATE TABLE cache_ext_internal.loader (
+    pattern      text PRIMARY KEY,
+    query        text NOT NULL,
+    types        regtype[] NOT NULL,
+    owner        regrole NOT NULL,
+    settings     text[] NOT NULL,
+    ttl          interval,
+    tags         text[] NOT NULL,
+    negative_ttl interval,
+    stale_for    interval,
+    eager        real,
+    soft_timeout interval,
+    warm         text,
+    dialect      text
+);
+COMMENT ON TABLE cache_ext_internal.loader IS
+    'which query answers keys of which pattern, as whom and under which settings (src/ext/cache)';
+SELECT pg_catalog.pg_extension_config_dump('cache_ext_internal.loader', '');
+
+CREATE FUNCTION cache_ext_internal.loaders_changed() RETURNS trigger
+    AS 'MODULE_PATHNAME', 'cache_ext_loaders_changed'
+    LANGUAGE C;
+COMMENT ON FUNCTION cache_ext_internal.loaders_changed() IS 'tells every session to read the loaders anew';
+
+CREATE TRIGGER loaders_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON cache_ext_internal.loader
+    FOR EACH STATEMENT EXECUTE FUNCTION cache_ext_internal.loaders_changed();
+ALTER TABLE cache_ext_internal.loader ENABLE ALWAYS TRIGGER loaders_changed;
+
+CREATE FUNCTION cache_define(
+    pattern text,
+    query text,
+    ttl interval DEFAULT NULL,
+    tags text[] DEFAULT '{}',
+    negative_ttl interval DEFAULT NULL,
+    stale_for interval DEFAULT NULL,
+    eager real DEFAULT NULL,
+    soft_timeout interval DEFAULT NULL,
+    warm text DEFAULT NULL,
+    dialect text DEFAULT NULL
+) RETURNS void
+    AS 'MODULE_PATHNAME', 'cache_ext_define'
+    LANGUAGE C VOLATILE PARALLEL UNSAFE;
+
+COMMENT ON FUNCTION cache_define(text, text, interval, text[], interval, interval, real, interval, text, text) IS
+    'let the query, run with your rights, answer cache_get of every key that matches the pattern';
+
+REVOKE ALL ON FUNCTION cache_define(text, text, interval, text[], interval, interval, real, interval, text, text)
+    FROM PUBLIC;   -- answers for others
+
+CREATE FUNCTION cache_undefine(pattern text) RETURNS void
+    AS 'MODULE_PATHNAME', 'cache_ext_undefine'
+    LANGUAGE C VOLATILE PARALLEL UNSAFE;
+
+COMMENT ON FUNCTION cache_undefine(text) IS 'forget the loader with this pattern';
+
+REVOKE ALL ON FUNCTION cache_undefine(text) FROM PUBLIC;   -- takes answers away from others
+
+CREATE FUNCTION cache_query(
+    query text,
+    args text[] DEFAULT '{}',
+    ttl interval DEFAULT NULL,
+    tags text[] DEFAULT '{}'
+) RETURNS SETOF record
+    AS 'MODULE_PATHNAME', 'cache_ext_query'
+    LANGUAGE C VOLATILE PARALLEL UNSAFE COST 1000;
+
+COMMENT ON FUNCTION cache_query(text, text[], interval, text[]) IS
+    'rows of the query with args as $1, $2, ..., cached for the caller''s role; name their columns and types in FROM';
+
+REVOKE ALL ON FUNCTION cache_query(text, text[], interval, text[]) FROM PUBLIC;   -- fills what all share
+
 ---------------------------------------------------------------------------
 -- The link to Redis
 ---------------------------------------------------------------------------

@@ -205,7 +205,22 @@ DELETE FROM odd WHERE m = 4::money;
 UPDATE odd SET v = NULL WHERE b = B'10';
 SELECT differences('odd_groups');
 
+-- the newest rows: a plain view, and the index that it needs
+CREATE FUNCTION hint(query text) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+    hint text;
+BEGIN
+    PERFORM statistics_create('refused', query);
+    RETURN 'created';
+EXCEPTION WHEN feature_not_supported THEN
+    GET STACKED DIAGNOSTICS hint = PG_EXCEPTION_HINT;
+    RETURN hint;
+END $$;
+SELECT hint('SELECT * FROM event ORDER BY at DESC, "id" LIMIT 50');
+SELECT hint('SELECT e.id FROM event e JOIN person p USING (id) ORDER BY e.at DESC NULLS LAST LIMIT 50');
+SELECT hint('SELECT kind, count(*) FROM event GROUP BY kind ORDER BY count(*) DESC LIMIT 3');
+
 -- nothing of a dropped statistic stays
 SELECT statistics_drop(relation) FROM statistics_status;
 DROP TABLE spread, person, bag, scan, lost, event, odd CASCADE;
-DROP FUNCTION differences, all_differences, window_differences, spread_texts_differ, lately;
+DROP FUNCTION differences, all_differences, window_differences, spread_texts_differ, lately, hint;

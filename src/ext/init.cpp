@@ -6,6 +6,7 @@
  *
  *-------------------------------------------------------------------------
  */
+#include "ext/cache/load_lock.hpp"
 #include "ext/cache/memory.hpp"
 #include "ext/invalidation/items.hpp"
 #include "ext/statistics/capture.hpp"
@@ -27,6 +28,7 @@ _PG_init(void)
 	cache_ext::statistics::register_capture_callbacks();
 	cache_ext::invalidation::register_item_callbacks();
 	cache_ext::cache::register_memory();
+	cache_ext::cache::register_load_marks();
 	cache_ext::worker::register_worker();
 }
 }

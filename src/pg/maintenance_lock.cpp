@@ -9,6 +9,7 @@
 #include "pg/maintenance_lock.hpp"
 
 extern "C" {
+#include "catalog/namespace.h"
 #include "catalog/pg_extension.h"
 #include "commands/extension.h"
 #include "storage/lock.h"
@@ -17,12 +18,31 @@ extern "C" {
 
 namespace cache_ext::pg {
 
+/*
+ * The extension's number.  Asking costs a scan of pg_extension, so it is kept
+ * for as long as our schema is the same one: a new extension has a new schema.
+ */
+static Oid
+extension_number()
+{
+	static Oid schema = InvalidOid;
+	static Oid extension = InvalidOid;
+	Oid now = get_namespace_oid("cache_ext_internal", true);
+
+	if (!OidIsValid(now) || now != schema || !OidIsValid(extension))
+	{
+		extension = get_extension_oid("cache_ext", true);
+		schema = now;
+	}
+	return extension;
+}
+
 static LOCKTAG
 tag_of(Maintenance what)
 {
 	LOCKTAG tag;
 
-	SET_LOCKTAG_OBJECT(tag, MyDatabaseId, ExtensionRelationId, get_extension_oid("cache_ext", true),
+	SET_LOCKTAG_OBJECT(tag, MyDatabaseId, ExtensionRelationId, extension_number(),
 	                   static_cast<uint16>(what));
 	return tag;
 }

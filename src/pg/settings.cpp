@@ -40,6 +40,8 @@ constexpr int kDefaultMaxValueSizeKb = 1024;
 constexpr int kMaxMaxValueSizeKb = 32 * 1024;
 constexpr int kDefaultMemorySizeKb = 64 * 1024;
 constexpr int kMaxMemorySizeKb = 1024 * 1024 * 1024;
+constexpr int kMaxMaxLoads = 1024;
+constexpr int kDefaultLoadWaitMs = 5000;
 constexpr size_t kMaxKeyPrefix = 256;
 constexpr int kDefaultInvalidationTimeoutMs = 1000;
 
@@ -58,6 +60,8 @@ bool cache_enabled = true;
 char *key_prefix = nullptr;
 int default_ttl_s = kDefaultTtlS;
 int max_value_size_kb = kDefaultMaxValueSizeKb;
+int max_loads = 0;
+int load_wait_ms = kDefaultLoadWaitMs;
 int invalidation_mode = kInvalidationAsync;
 int invalidation_timeout_ms = kDefaultInvalidationTimeoutMs;
 int memory_size_kb = kDefaultMemorySizeKb;
@@ -276,6 +280,15 @@ define_cache_settings()
 	                        "Size above which a value is returned and not stored.", nullptr,
 	                        &max_value_size_kb, kDefaultMaxValueSizeKb, 1, kMaxMaxValueSizeKb,
 	                        PGC_SUSET, GUC_UNIT_KB, nullptr, nullptr, nullptr);
+	DefineCustomIntVariable("cache_ext.max_loads",
+	                        "Most queries that the cache runs at once on this server, 0 for any.",
+	                        nullptr, &max_loads, 0, 0, kMaxMaxLoads, PGC_SUSET, 0, nullptr, nullptr,
+	                        nullptr);
+	DefineCustomIntVariable("cache_ext.load_wait",
+	                        "Longest time to wait for another session's load of the same entry.",
+	                        "Also for one of cache_ext.max_loads to end.", &load_wait_ms,
+	                        kDefaultLoadWaitMs, 1, kMaxTimeoutMs, PGC_SUSET, GUC_UNIT_MS, nullptr,
+	                        nullptr, nullptr);
 	/* Without preloading it has no effect, and a PGC_POSTMASTER setting could not be defined. */
 	DefineCustomIntVariable("cache_ext.memory_size", "Shared memory for cache entries; 0 for none.",
 	                        "Needs cache_ext in shared_preload_libraries.", &memory_size_kb,

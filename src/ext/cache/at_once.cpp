@@ -183,7 +183,7 @@ expire_at_once(std::string_view key, int64 ttl_ms)
 		{
 			auto old = decode(found.storage.text);
 			int64 fresh_left = found.age.made_at + found.age.fresh_ms - now_ms();
-			Storing how{ttl_ms, std::max<int64>(found.age.left_ms - fresh_left, 1), old->audience,
+			Storing how{ttl_ms, std::max<int64>(found.age.left_ms - fresh_left, 0), old->audience,
 			            old->by_settings};
 			auto sealed = seal(key, old->tags, std::move(found.seen), old->payload, how);
 

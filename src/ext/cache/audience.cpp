@@ -12,7 +12,9 @@
 #include <cstring>
 #include <string_view>
 
+#include "core/cache/envelope.hpp"
 #include "ext/cache/audience.hpp"
+#include "ext/cache/loaders.hpp"
 #include "pg/guard.hpp"
 
 extern "C" {
@@ -47,7 +49,12 @@ add_number(Digester *digester, int number)
 	digester->add(static_cast<uint64_t>(static_cast<int64_t>(number)));
 }
 
-/* All settings with a dot in their name but ours: extensions' and applications' own. */
+/*
+ * All settings but ours that this session may have otherwise than others:
+ * what was set for it or by it, and extensions' and applications' own.  Those
+ * that nobody has set do not count: a session that has not yet loaded the
+ * extension does not even know them.
+ */
 static void
 add_custom_settings(Digester *digester)
 {
@@ -63,11 +70,32 @@ add_custom_settings(Digester *digester)
 	{
 		const char *name = settings[i]->name;
 
-		if (strchr(name, '.') == nullptr || strncmp(name, "cache_ext.", 10) == 0)
+		GucSource shared = strchr(name, '.') != nullptr ? PGC_S_DYNAMIC_DEFAULT : PGC_S_GLOBAL;
+
+		if (settings[i]->source <= shared || strncmp(name, "cache_ext.", 10) == 0 ||
+		    strncmp(name, "transaction_", 12) == 0)
 			continue;
 		add_text(digester, name);
 		add_text(digester, GetConfigOption(name, true, false));
 	}
+}
+
+/* Whose settings a loader's answer could depend on, beside its own. */
+static Digest
+audience_of_loader(const Loader &loader)
+{
+	Digester digester;
+
+	add_text(&digester, "loader");
+	add_number(&digester, static_cast<int>(loader.owner));
+	for (size_t i = 0; i < loader.setting_names.size(); ++i)
+	{
+		add_text(&digester, loader.setting_names[i].c_str());
+		add_text(&digester, loader.setting_values[i].c_str());
+	}
+	add_number(&digester, static_cast<int>(GetSessionUserId()));
+	pg::call([&] { add_custom_settings(&digester); });
+	return digester.finish();
 }
 
 Digest
@@ -75,6 +103,8 @@ current_audience(bool by_settings)
 {
 	Digester digester;
 
+	if (const Loader *loader = ActingLoader::current())
+		return by_settings ? audience_of_loader(*loader) : kEverybody;
 	add_number(&digester, static_cast<int>(GetUserId()));
 	add_number(&digester, row_security);
 	add_text(&digester, namespace_search_path);

@@ -13,6 +13,10 @@
 #include "core/base/digest.hpp"
 #include "pg/server.hpp"
 
+extern "C" {
+#include "utils/timestamp.h"
+}
+
 namespace cache_ext::cache {
 
 /* The namespace of this database's values in the given epoch, on the timeline of now. */
@@ -25,6 +29,7 @@ std::string full_key(std::string_view name);
 std::string fresh_nonce();
 
 /* Milliseconds since 1970, as the envelope counts them. */
+int64 to_ms(TimestampTz time) noexcept;
 int64 now_ms() noexcept;
 
 /*

@@ -5,6 +5,8 @@
  *
  *-------------------------------------------------------------------------
  */
+#include <algorithm>
+
 #include "core/cache/envelope.hpp"
 #include "core/invalidation/bucket.hpp"
 #include "ext/cache/conversation.hpp"
@@ -33,6 +35,19 @@ note_first_refusal(const std::vector<Reply> &replies)
 	return false;
 }
 
+static int patience_ms = 0;
+
+PatienceForRedis::PatienceForRedis(int64 ms) noexcept : before_(patience_ms)
+{
+	if (ms > 0)
+		patience_ms = static_cast<int>(std::min<int64>(ms, pg::command_timeout_ms));
+}
+
+PatienceForRedis::~PatienceForRedis()
+{
+	patience_ms = before_;
+}
+
 /*
  * The replies, or nullopt when Redis is away: the link has logged that, and the
  * query answers.  A query cancel is no silence and travels on.
@@ -43,6 +58,7 @@ ask(const redis::Request &request, pg::RedisServer *server, uint64 only_connecti
 	pg::ExchangeOptions options;
 
 	options.only_connection = only_connection;
+	options.timeout_ms = patience_ms;
 	try
 	{
 		return pg::redis_exchange(request, options, server);

@@ -24,6 +24,20 @@ namespace cache_ext::cache {
 std::optional<std::vector<redis::Reply>>
 ask(const redis::Request &request, pg::RedisServer *server = nullptr, uint64 only_connection = 0);
 
+/* Within its life Redis is given no more than these milliseconds an answer; 0: as the settings say.
+ */
+class PatienceForRedis
+{
+  public:
+	explicit PatienceForRedis(int64 ms) noexcept;
+	~PatienceForRedis();
+	PatienceForRedis(const PatienceForRedis &) = delete;
+	PatienceForRedis &operator=(const PatienceForRedis &) = delete;
+
+  private:
+	int before_;
+};
+
 /* Is there an error among them?  The first goes to the log. */
 bool note_first_refusal(const std::vector<redis::Reply> &replies);
 

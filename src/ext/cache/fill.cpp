@@ -155,26 +155,23 @@ Fill::sealed(std::string_view value, const Storing &how) const
 	envelope.audience = how.audience;
 	envelope.by_settings = how.by_settings;
 	envelope.made_at = static_cast<uint64>(now_ms());
-	envelope.fresh_ms = static_cast<uint64>(how.stale_ms > 0 ? how.ttl_ms : 0);
+	envelope.fresh_ms = static_cast<uint64>(how.ttl_ms);
 	envelope.key = redis_key_;
 	envelope.tags = tags_;
 	envelope.payload = value;
 	return encode(envelope);
 }
 
-void
+bool
 Fill::finish(std::string_view value, const Storing &how)
 {
 	std::string life = std::to_string(how.ttl_ms + how.stale_ms);
 
 	if (pg::redis_connection() != seen_.connection)
-		return;
+		return false;
 	make_durable();
 	if (plain_)
-	{
-		(void) watch_.execute({"SET", redis_key_, value, "PX", life});
-		return;
-	}
+		return watch_.execute({"SET", redis_key_, value, "PX", life}) == RedisWatch::Outcome::kDone;
 
 	redis::Request request;
 
@@ -183,8 +180,7 @@ Fill::finish(std::string_view value, const Storing &how)
 	/* Only ever on the connection that the versions came from. */
 	auto replies = ask(request, nullptr, seen_.connection);
 
-	if (replies)
-		(void) note_first_refusal(*replies);
+	return replies && !note_first_refusal(*replies);
 }
 
 } /* namespace cache_ext::cache */

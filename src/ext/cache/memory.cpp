@@ -440,6 +440,7 @@ memory_token(std::string_view key, const std::vector<std::string_view> &tags)
 
 	if (!memory_available())
 		return token;
+	(void) invalidation::last_unknown_xid(); /* early, so that it is long ago for readers */
 	token.taken_at = GetCurrentTimestamp();
 	token.buckets = generations_of(key, tags);
 	token.sum = invalidation::generations().sum(token.buckets.data(), token.buckets.size());

@@ -80,9 +80,15 @@ fresh_nonce()
 }
 
 int64
+to_ms(TimestampTz time) noexcept
+{
+	return timestamptz_to_time_t(0) * INT64CONST(1000) + time / 1000;
+}
+
+int64
 now_ms() noexcept
 {
-	return timestamptz_to_time_t(0) * INT64CONST(1000) + GetCurrentTimestamp() / 1000;
+	return to_ms(GetCurrentTimestamp());
 }
 
 int64

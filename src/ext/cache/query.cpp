@@ -19,16 +19,21 @@ extern "C" {
 #include "access/htup_details.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_proc.h"
+#include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "executor/tuptable.h"
 #include "nodes/nodeFuncs.h"
 #include "nodes/parsenodes.h"
 #include "nodes/primnodes.h"
 #include "optimizer/optimizer.h"
+#include "parser/analyze.h"
 #include "tcop/dest.h"
+#include "tcop/tcopprot.h"
 #include "utils/fmgroids.h"
 #include "utils/fmgrprotos.h"
+#include "utils/guc.h"
 #include "utils/hsearch.h"
+#include "utils/json.h"
 #include "utils/lsyscache.h"
 #include "utils/plancache.h"
 #include "utils/resowner.h"
@@ -46,7 +51,7 @@ constexpr size_t kMaxKeptQuery = 64 * 1024;
 
 struct KeptPlan
 {
-	Digest key; /* of the text; the text itself is compared as well */
+	Digest key; /* of text and types; the text itself is compared as well */
 	char *text;
 	SPIPlanPtr plan;
 	uint64 last_use;
@@ -95,10 +100,36 @@ make_room()
 	return oldest != nullptr;
 }
 
-static SPIPlanPtr
-prepare(const char *query)
+/* The types of $1, $2, ... as the query uses them; text for what it does not use. */
+static Oid *
+infer_types(const QueryCall &call)
 {
-	SPIPlanPtr plan = SPI_prepare_cursor(query, 0, nullptr, CURSOR_OPT_PARALLEL_OK);
+	List *statements = pg_parse_query(call.text);
+	Oid *types = nullptr;
+	int count = 0;
+
+	if (list_length(statements) == 1)
+		(void) parse_analyze_varparams(linitial_node(RawStmt, statements), call.text, &types,
+		                               &count, nullptr);
+	if (count > call.argument_count)
+		ereport(ERROR,
+		        (errcode(ERRCODE_UNDEFINED_PARAMETER), errmsg("there is no parameter $%d", count),
+		         errdetail("The query has %d arguments.", call.argument_count)));
+
+	auto *all = static_cast<Oid *>(palloc(sizeof(Oid) * Max(call.argument_count, 1)));
+
+	for (int i = 0; i < call.argument_count; ++i)
+		all[i] = i < count && OidIsValid(types[i]) && types[i] != UNKNOWNOID ? types[i] : TEXTOID;
+	return all;
+}
+
+static SPIPlanPtr
+prepare(const QueryCall &call)
+{
+	const Oid *types =
+	    call.types != nullptr || call.argument_count == 0 ? call.types : infer_types(call);
+	SPIPlanPtr plan = SPI_prepare_cursor(call.text, call.argument_count, const_cast<Oid *>(types),
+	                                     CURSOR_OPT_PARALLEL_OK);
 
 	if (plan == nullptr)
 		ereport(ERROR, (errcode(ERRCODE_INTERNAL_ERROR),
@@ -107,11 +138,24 @@ prepare(const char *query)
 	return plan;
 }
 
+static Digest
+plan_key(const QueryCall &call, size_t length)
+{
+	Digester digester;
+
+	digester.add(std::string_view(call.text, length));
+	digester.add(static_cast<uint64>(call.argument_count));
+	for (int i = 0; call.types != nullptr && i < call.argument_count; ++i)
+		digester.add(uint64{call.types[i]});
+	return digester.finish();
+}
+
 /* The kept plan of the query, or a null pointer when this one is not to be kept. */
 static KeptPlan *
-find_or_keep_plan(const char *query, size_t length)
+find_or_keep_plan(const QueryCall &call)
 {
-	Digest key = Digester().add(std::string_view(query, length)).finish();
+	size_t length = strlen(call.text);
+	Digest key = plan_key(call, length);
 	KeptPlan *kept;
 
 	if (length > kMaxKeptQuery)
@@ -120,7 +164,7 @@ find_or_keep_plan(const char *query, size_t length)
 		make_plan_table();
 
 	kept = static_cast<KeptPlan *>(hash_search(plans, &key, HASH_FIND, nullptr));
-	if (kept != nullptr && strcmp(kept->text, query) == 0)
+	if (kept != nullptr && strcmp(kept->text, call.text) == 0)
 	{
 		kept->last_use = ++uses;
 		return kept;
@@ -128,8 +172,8 @@ find_or_keep_plan(const char *query, size_t length)
 	if (kept != nullptr || !make_room())
 		return nullptr;
 
-	SPIPlanPtr plan = prepare(query);
-	char *text = MemoryContextStrdup(TopMemoryContext, query);
+	SPIPlanPtr plan = prepare(call);
+	char *text = MemoryContextStrdup(TopMemoryContext, call.text);
 
 	if (SPI_keepplan(plan) != 0)
 		elog(ERROR, "could not keep the plan of a cache entry's query");
@@ -308,6 +352,7 @@ struct JsonReceiver
 	DestReceiver base;
 	StringInfo json;
 	TupleDesc row_type;
+	bool as_text_rows;
 	MemoryContext row_context;
 	uint64 rows;
 };
@@ -320,6 +365,41 @@ start_rows(DestReceiver *self, int, TupleDesc type)
 	/* Own descriptor: a scan's slot may carry the table's column names instead of the query's. */
 	receiver->row_type = BlessTupleDesc(CreateTupleDescCopy(type));
 	receiver->rows = 0;
+	if (!receiver->as_text_rows)
+		return;
+	appendStringInfoChar(receiver->json, '[');
+	for (int i = 0; i < type->natts; ++i)
+	{
+		if (i > 0)
+			appendStringInfoChar(receiver->json, ',');
+		escape_json(receiver->json, NameStr(TupleDescAttr(type, i)->attname));
+	}
+	appendStringInfoChar(receiver->json, ']');
+}
+
+/* The columns as their types write them, so that any type can read them back. */
+static void
+append_texts(JsonReceiver *receiver, TupleTableSlot *slot)
+{
+	StringInfo json = receiver->json;
+
+	appendStringInfoString(json, ",[");
+	for (int i = 0; i < receiver->row_type->natts; ++i)
+	{
+		Oid function;
+		bool varlena;
+
+		if (i > 0)
+			appendStringInfoChar(json, ',');
+		if (slot->tts_isnull[i])
+		{
+			appendStringInfoString(json, "null");
+			continue;
+		}
+		getTypeOutputInfo(TupleDescAttr(receiver->row_type, i)->atttypid, &function, &varlena);
+		escape_json(json, OidOutputFunctionCall(function, slot->tts_values[i]));
+	}
+	appendStringInfoChar(json, ']');
 }
 
 static bool
@@ -330,13 +410,19 @@ receive_row(TupleTableSlot *slot, DestReceiver *self)
 
 	slot_getallattrs(slot);
 
-	HeapTuple row = heap_form_tuple(receiver->row_type, slot->tts_values, slot->tts_isnull);
-	Datum json = DirectFunctionCall1(row_to_json, HeapTupleGetDatum(row));
-	text *object = DatumGetTextPP(json);
+	if (receiver->as_text_rows)
+		append_texts(receiver, slot);
+	else
+	{
+		HeapTuple row = heap_form_tuple(receiver->row_type, slot->tts_values, slot->tts_isnull);
+		Datum json = DirectFunctionCall1(row_to_json, HeapTupleGetDatum(row));
+		text *object = DatumGetTextPP(json);
 
-	if (receiver->rows++ > 0)
-		appendStringInfoChar(receiver->json, ',');
-	appendBinaryStringInfo(receiver->json, VARDATA_ANY(object), VARSIZE_ANY_EXHDR(object));
+		if (receiver->rows > 0)
+			appendStringInfoChar(receiver->json, ',');
+		appendBinaryStringInfo(receiver->json, VARDATA_ANY(object), VARSIZE_ANY_EXHDR(object));
+	}
+	++receiver->rows;
 	MemoryContextSwitchTo(before);
 	MemoryContextReset(receiver->row_context);
 	return true;
@@ -347,8 +433,73 @@ end_rows(DestReceiver *)
 {
 }
 
+/* -------------------------------------------------------------------------
+ * Arguments
+ * -------------------------------------------------------------------------
+ */
+
+/* An argument as a value of its type; whatever the type has against it is 22P02. */
+static Datum
+convert(const char *text, Oid type, int number)
+{
+	MemoryContext context = CurrentMemoryContext;
+	Oid function;
+	Oid element;
+	Datum value = 0;
+
+	getTypeInputInfo(type, &function, &element);
+	PG_TRY();
+	{
+		value = OidInputFunctionCall(function, const_cast<char *>(text), element, -1);
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(context);
+
+		ErrorData *error = CopyErrorData();
+
+		if (ERRCODE_TO_CATEGORY(error->sqlerrcode) != ERRCODE_DATA_EXCEPTION)
+			PG_RE_THROW();
+		FlushErrorState();
+		ereport(ERROR, (errcode(ERRCODE_INVALID_TEXT_REPRESENTATION),
+		                errmsg("argument $%d of the query of a cache entry is no %s", number,
+		                       format_type_be(type)),
+		                errdetail_internal("%s", error->message)));
+	}
+	PG_END_TRY();
+	return value;
+}
+
+struct Bound
+{
+	Datum *values;
+	char *nulls;
+};
+
+static Bound
+bind(SPIPlanPtr plan, const QueryCall &call)
+{
+	Bound bound;
+
+	bound.values = static_cast<Datum *>(palloc(sizeof(Datum) * (call.argument_count + 1)));
+	bound.nulls = static_cast<char *>(palloc0(static_cast<Size>(call.argument_count) + 1));
+	for (int i = 0; i < call.argument_count; ++i)
+	{
+		bool null = call.arguments[i] == nullptr;
+
+		bound.nulls[i] = null ? 'n' : ' ';
+		bound.values[i] = null ? 0 : convert(call.arguments[i], SPI_getargtypeid(plan, i), i + 1);
+	}
+	return bound;
+}
+
+/* -------------------------------------------------------------------------
+ * Running
+ * -------------------------------------------------------------------------
+ */
+
 static void
-execute(SPIPlanPtr plan, QueryAnswer *answer)
+execute(SPIPlanPtr plan, const QueryCall &call, QueryAnswer *answer)
 {
 	JsonReceiver receiver;
 	SPIExecuteOptions options;
@@ -361,6 +512,7 @@ execute(SPIPlanPtr plan, QueryAnswer *answer)
 	receiver.base.rDestroy = end_rows;
 	receiver.base.mydest = DestNone;
 	receiver.json = &answer->json;
+	receiver.as_text_rows = call.as_text_rows;
 	receiver.row_context = AllocSetContextCreate(CurrentMemoryContext, "cache_ext row as JSON",
 	                                             ALLOCSET_DEFAULT_SIZES);
 
@@ -368,6 +520,21 @@ execute(SPIPlanPtr plan, QueryAnswer *answer)
 	options.read_only = true;
 	options.must_return_tuples = true;
 	options.dest = &receiver.base;
+	if (call.argument_count > 0)
+	{
+		Bound bound = bind(plan, call);
+
+		options.params = makeParamList(call.argument_count);
+		for (int i = 0; i < call.argument_count; ++i)
+		{
+			ParamExternData *parameter = &options.params->params[i];
+
+			parameter->value = bound.values[i];
+			parameter->isnull = bound.nulls[i] == 'n';
+			parameter->pflags = PARAM_FLAG_CONST;
+			parameter->ptype = SPI_getargtypeid(plan, i);
+		}
+	}
 
 	appendStringInfoChar(&answer->json, '[');
 	result = SPI_execute_plan_extended(plan, &options);
@@ -376,6 +543,7 @@ execute(SPIPlanPtr plan, QueryAnswer *answer)
 		                errmsg("could not run the query of a cache entry: %s",
 		                       SPI_result_code_string(result))));
 	appendStringInfoChar(&answer->json, ']');
+	answer->rows = receiver.rows;
 }
 
 /*
@@ -384,7 +552,7 @@ execute(SPIPlanPtr plan, QueryAnswer *answer)
  * XactReadOnly back as it was at its start; PG_FINALLY does so before that.
  */
 static void
-execute_reading_only(SPIPlanPtr plan, KeptPlan *kept, QueryAnswer *answer)
+execute_reading_only(SPIPlanPtr plan, KeptPlan *kept, const QueryCall &call, QueryAnswer *answer)
 {
 	bool read_only_before = XactReadOnly;
 
@@ -393,7 +561,7 @@ execute_reading_only(SPIPlanPtr plan, KeptPlan *kept, QueryAnswer *answer)
 	PG_TRY();
 	{
 		XactReadOnly = true;
-		execute(plan, answer);
+		execute(plan, call, answer);
 	}
 	PG_FINALLY();
 	{
@@ -404,19 +572,76 @@ execute_reading_only(SPIPlanPtr plan, KeptPlan *kept, QueryAnswer *answer)
 	PG_END_TRY();
 }
 
+/*
+ * The caller's role and settings, put aside while a loader's own hold.  An error
+ * ends the (sub)transaction, which puts them back as well.
+ */
+struct Aside
+{
+	Oid role;
+	int security;
+	int nest_level;
+};
+
+static Aside
+put_aside(const RunAs *run_as)
+{
+	Aside aside = {InvalidOid, 0, 0};
+
+	if (run_as == nullptr)
+		return aside;
+	GetUserIdAndSecContext(&aside.role, &aside.security);
+	SetUserIdAndSecContext(run_as->role, aside.security | SECURITY_LOCAL_USERID_CHANGE |
+	                                         SECURITY_RESTRICTED_OPERATION);
+	aside.nest_level = NewGUCNestLevel();
+	for (int i = 0; i < run_as->count; ++i)
+		(void) set_config_option(run_as->names[i], run_as->values[i], PGC_USERSET, PGC_S_SESSION,
+		                         GUC_ACTION_SAVE, true, 0, false);
+	return aside;
+}
+
+static void
+bring_back(const RunAs *run_as, const Aside &aside)
+{
+	if (run_as == nullptr)
+		return;
+	AtEOXact_GUC(false, aside.nest_level);
+	SetUserIdAndSecContext(aside.role, aside.security);
+}
+
 void
-run_query(const char *query, bool allow_volatile, QueryAnswer *answer)
+run_query(const QueryCall &call, QueryAnswer *answer)
 {
 	KeptPlan *kept;
 	SPIPlanPtr plan;
+	Aside aside = put_aside(call.run_as);
 
 	initStringInfo(&answer->json);
 	SPI_connect();
-	kept = find_or_keep_plan(query, strlen(query));
-	plan = kept != nullptr ? kept->plan : prepare(query);
-	check_plan(plan, allow_volatile, answer);
-	execute_reading_only(plan, kept, answer);
+	kept = find_or_keep_plan(call);
+	plan = kept != nullptr ? kept->plan : prepare(call);
+	check_plan(plan, call.allow_volatile, answer);
+	execute_reading_only(plan, kept, call, answer);
 	SPI_finish();
+	bring_back(call.run_as, aside);
+}
+
+Oid *
+check_query(const QueryCall &call, QueryAnswer *answer)
+{
+	auto *types = static_cast<Oid *>(palloc(sizeof(Oid) * Max(call.argument_count, 1)));
+	Aside aside = put_aside(call.run_as);
+
+	SPI_connect();
+
+	SPIPlanPtr plan = prepare(call);
+
+	check_plan(plan, call.allow_volatile, answer);
+	for (int i = 0; i < call.argument_count; ++i)
+		types[i] = SPI_getargtypeid(plan, i);
+	SPI_finish();
+	bring_back(call.run_as, aside);
+	return types;
 }
 
 } /* namespace cache_ext::cache */

@@ -10,8 +10,10 @@
 
 #include "ext/cache/audience.hpp"
 #include "ext/cache/cache.hpp"
+#include "ext/cache/conversation.hpp"
+#include "ext/cache/load.hpp"
+#include "ext/cache/loaders.hpp"
 #include "ext/cache/memory.hpp"
-#include "ext/cache/query.hpp"
 #include "ext/cache/read.hpp"
 #include "ext/cache/tier.hpp"
 #include "ext/invalidation/items.hpp"
@@ -30,7 +32,7 @@ namespace cache_ext::cache {
  * A REPEATABLE READ transaction has the one snapshot that it has.  So has a
  * parallel query: somebody has declared a function that calls us safe for it.
  */
-static bool
+bool
 may_take_snapshots()
 {
 	return !IsolationUsesXactSnapshot() && !IsInParallelMode();
@@ -73,92 +75,172 @@ make_text(std::string_view value)
 	    [&] { return cstring_to_text_with_len(value.data(), static_cast<int>(value.size())); });
 }
 
-/*
- * Run the query under a snapshot of now, so that it sees at least all whose
- * invalidations the caller's versions include; the statement around us may
- * have started long ago.  A transaction with a snapshot of its own keeps to it.
- */
-static void
-answer_by_query(const Ask &ask, Fill *fill, QueryAnswer *answer)
+/* The value in Redis, which leaves in *seen what a load needs to know. */
+static Lookup
+look_in_redis(std::string_view key, const std::vector<std::string_view> &tags, const Loader *loader)
 {
-	pg::call([&] {
-		if (may_take_snapshots())
-			PushActiveSnapshot(GetLatestSnapshot());
-		else if (IsInParallelMode())
-			PushActiveSnapshot(GetActiveSnapshot());
-		else
-			PushActiveSnapshot(GetTransactionSnapshot());
-	});
-	if (fill != nullptr)
-		fill->note_snapshot();
-	pg::call([&] {
-		run_query(ask.query, ask.ttl_ms > 0, answer);
-		PopActiveSnapshot();
-	});
+	ActingLoader acting(loader);
+	PatienceForRedis patience(loader != nullptr ? loader->soft_timeout_ms : 0);
+
+	return look_up(key, tags);
 }
 
+/* What memory has for readers of this loader's answers. */
+static MemoryHit
+remembered(const Ask &ask, const Loader *loader)
+{
+	ActingLoader acting(loader);
+
+	return remembered(ask);
+}
+
+/* Has so much of the entry's life passed that it is to be renewed? */
 static bool
-may_store(const Ask &ask, const QueryAnswer &answer)
+is_due(int64 made_ms, int64 ends_ms, double eager)
 {
-	if (is_too_large(static_cast<size_t>(answer.json.len)))
-		return false;
-	/* A bare value says nothing about whom it is for. */
-	if (answer.personal || (ask.plain && answer.by_settings))
-		return false;
-	/* The query itself may have called something that writes or collects. */
-	return may_share();
+	return eager > 0 && ends_ms > made_ms &&
+	       static_cast<double>(now_ms() - made_ms) >=
+	           eager * static_cast<double>(ends_ms - made_ms);
 }
 
-static void
-remember(const Ask &ask, const MemoryToken &token, const std::vector<std::string_view> &tags,
-         std::string_view value, const QueryAnswer &answer, int64 ttl_ms)
+namespace {
+
+/* One call of cache_get on its way through the tiers. */
+class Reading
 {
-	MemoryFacts facts;
-
-	facts.expires_at = facts.keep_until = token.taken_at + ttl_ms * 1000;
-	facts.audience = current_audience(answer.by_settings);
-	facts.by_settings = answer.by_settings;
-	(void) memory_set(token, ask.key, tags, value, facts);
-}
-
-static std::string_view
-load(const Ask &ask, bool share, bool redis, const std::vector<std::string_view> &tags, Seen &&seen)
-{
-	QueryAnswer answer;
-	MemoryToken token;
-	std::optional<Fill> fill;
-
-	if (share && !ask.plain)
-		token = memory_token(ask.key, tags);
-	if (redis && !RecoveryInProgress())
+  public:
+	explicit Reading(const Ask &ask)
+	    : ask_(ask), share_(may_share()), redis_(share_ && pg::redis_configured())
 	{
-		fill.emplace(ask.key, tags, ask.plain);
-		if (!fill->begin(std::move(seen)))
-			fill.reset();
 	}
-	answer_by_query(ask, fill ? &*fill : nullptr, &answer);
 
-	std::string_view value(answer.json.data, static_cast<size_t>(answer.json.len));
-
-	if (share && may_store(ask, answer))
+	text *run()
 	{
-		int64 ttl_ms = jittered_ttl_ms(ask.ttl_ms);
-
-		remember(ask, token, tags, value, answer, ttl_ms);
-		if (fill)
-			fill->finish(value, {ttl_ms, 0, current_audience(answer.by_settings), answer.by_settings});
+		if (text *value = from_memory())
+			return value;
+		find_source();
+		if (source_ && source_->loader() != nullptr)
+			if (text *value = from_memory())
+				return value;
+		if (text *value = redis_ ? from_redis() : nullptr)
+			return value;
+		return source_ ? load(miss()) : nullptr;
 	}
-	return value;
-}
+
+  private:
+	const Loader *loader() const { return match_.loader.get(); }
+
+	void find_source()
+	{
+		if (ask_.query != nullptr)
+		{
+			source_.emplace(ask_);
+			return;
+		}
+		match_ = find_loader(ask_.key);
+		if (match_.loader != nullptr)
+			source_.emplace(match_);
+	}
+
+	text *from_memory()
+	{
+		MemoryHit found = remembered(ask_, loader());
+
+		stale_ = stale_ || (found.found && !found.fresh);
+		if (!found.fresh)
+			return nullptr;
+
+		text *value = make_text(found.value);
+
+		return renewed(to_ms(found.facts.loaded_at), to_ms(found.facts.expires_at), value);
+	}
+
+	text *from_redis()
+	{
+		Lookup found = look_in_redis(ask_.key, source_ ? source_->tags() : tags_of_ask(), loader());
+
+		stale_ = stale_ || found.outcome == Lookup::Outcome::kStale;
+		redis_ = found.outcome != Lookup::Outcome::kUnavailable;
+		seen_ = found.seen;
+		if (!found.hit())
+			return nullptr;
+
+		text *value = make_text(found.value());
+
+		return found.bare
+		           ? value
+		           : renewed(found.age.made_at, found.age.made_at + found.age.fresh_ms, value);
+	}
+
+	std::vector<std::string_view> tags_of_ask() const
+	{
+		return {ask_.tags.names, ask_.tags.names + ask_.tags.count};
+	}
+
+	/* A hit late in its life is loaded anew by the first who comes; the others are given it. */
+	text *renewed(int64 made_ms, int64 ends_ms, text *value)
+	{
+		if (!share_ || ask_.query != nullptr || !have_eager_loaders())
+			return value;
+		if (!source_)
+			find_source();
+		if (!source_ || !is_due(made_ms, ends_ms, source_->eager))
+			return value;
+
+		text *fresh = load_anew(miss());
+
+		return fresh != nullptr ? fresh : value;
+	}
+
+	Miss miss()
+	{
+		Miss miss{ask_.key, &*source_, share_, redis_, std::move(seen_), stale_, {}, {}};
+
+		miss.look_again = [this](Miss *again, bool redis_too) -> text * {
+			MemoryHit found = remembered(ask_, loader());
+
+			if (found.fresh)
+				return make_text(found.value);
+			if (!redis_too || !again->redis)
+				return nullptr;
+
+			Lookup later = look_in_redis(ask_.key, source_->tags(), loader());
+
+			again->redis = later.outcome != Lookup::Outcome::kUnavailable;
+			again->seen = later.seen;
+			return later.hit() ? make_text(later.value()) : nullptr;
+		};
+		miss.look_for_stale = [this]() -> text * {
+			MemoryHit found = remembered(ask_, loader());
+
+			if (found.found)
+				return make_text(found.value);
+			if (!redis_)
+				return nullptr;
+
+			Lookup later = look_in_redis(ask_.key, source_->tags(), loader());
+
+			return later.hit() || later.outcome == Lookup::Outcome::kStale
+			           ? make_text(later.value())
+			           : nullptr;
+		};
+		return miss;
+	}
+
+	const Ask &ask_;
+	bool share_;
+	bool redis_;
+	bool stale_ = false;
+	LoaderMatch match_;
+	std::optional<Source> source_;
+	Seen seen_;
+};
+
+} /* namespace */
 
 text *
 get(const Ask &ask)
 {
-	std::vector<std::string_view> tags(ask.tags.names, ask.tags.names + ask.tags.count);
-	bool share = may_share();
-	bool redis = share && pg::redis_configured();
-	Seen seen;
-
 	if (invalidation::have_items())
 	{
 		invalidation::PendingValue own =
@@ -167,20 +249,7 @@ get(const Ask &ask)
 		if (own.state == invalidation::Pending::kSet)
 			return make_text(own.value);
 	}
-	if (MemoryHit found = remembered(ask); found.fresh)
-		return make_text(found.value);
-	if (redis)
-	{
-		Lookup found = look_up(ask.key, tags);
-
-		if (found.outcome == Lookup::Outcome::kHit)
-			return make_text(found.value());
-		redis = found.outcome != Lookup::Outcome::kUnavailable;
-		seen = std::move(found.seen);
-	}
-	if (ask.query == nullptr)
-		return nullptr;
-	return make_text(load(ask, share, redis, tags, std::move(seen)));
+	return Reading(ask).run();
 }
 
 } /* namespace cache_ext::cache */

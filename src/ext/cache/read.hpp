@@ -18,8 +18,11 @@ namespace cache_ext::cache {
 struct Ask
 {
 	std::string_view key;
-	const char *query; /* null: none */
-	int64 ttl_ms;      /* 0: the default */
+	const char *query; /* null: the loader of the key, if there is one */
+	int argument_count;
+	const char *const *arguments; /* bound to $1, $2, ...; a null pointer is NULL */
+	bool as_text_rows;            /* see query.hpp */
+	int64 ttl_ms;                 /* 0: the default */
 	Names tags;
 	bool plain;
 };
@@ -29,6 +32,9 @@ struct Ask
  * that a shared value could miss, and not when it must keep to an old snapshot.
  */
 bool may_share();
+
+/* May it take a snapshot of now? */
+bool may_take_snapshots();
 
 /* The value, or a null pointer when there is none and no query that could give one. */
 text *get(const Ask &ask);

@@ -21,7 +21,7 @@ extern "C" {
 Datum
 cache_ext_get(PG_FUNCTION_ARGS)
 {
-	cache::Ask ask;
+	cache::Ask ask{};
 	text *value;
 
 	if (PG_ARGISNULL(0))

@@ -120,7 +120,8 @@ class Fill
 	/* Called once the query's snapshot is there. */
 	void note_snapshot();
 
-	void finish(std::string_view value, const Storing &how);
+	/* Returns whether it was stored. */
+	bool finish(std::string_view value, const Storing &how);
 
 	/* The value as it would be stored; only after begin() and not for a bare one. */
 	std::string sealed(std::string_view value, const Storing &how) const;

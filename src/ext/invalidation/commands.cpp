@@ -84,20 +84,6 @@ Stream::add(const std::vector<std::string_view> &arguments, Expect expect)
 }
 
 void
-Stream::add_many(const std::vector<std::string_view> &command,
-                 const std::vector<std::string> &names, Expect expect)
-{
-	for (size_t i = 0; i < names.size(); i += kNamesInCommand)
-	{
-		std::vector<std::string_view> arguments = command;
-
-		for (size_t n = i; n < std::min(names.size(), i + kNamesInCommand); ++n)
-			arguments.push_back(names[n]);
-		add(arguments, expect);
-	}
-}
-
-void
 Stream::finish()
 {
 	std::vector<Reply> replies = channel_.run(request_);
@@ -128,25 +114,48 @@ lsn_text(uint64 lsn)
 	return text;
 }
 
-void
-add_versions(Stream *stream, const std::set<uint32> &buckets, uint64 lsn,
-             std::map<uint32, std::string> *nonces)
+Versions::Versions(const Plan &plan)
+    : plan_(plan), random_(plan.touches.size() * cache::kNonceSize, '\0')
 {
-	std::string prefix = pg::key_prefix;
-	std::string random(buckets.size() * cache::kNonceSize, '\0');
-	std::vector<std::string> names;
-	std::vector<std::string_view> fresh;
-
-	if (!pg_strong_random(random.data(), random.size()))
+	if (!pg_strong_random(random_.data(), random_.size()))
 		throw Error(kConnectionFailure, "could not draw random versions");
-	for (uint32 bucket : buckets)
-	{
-		fresh.push_back(
-		    std::string_view(random).substr(fresh.size() * cache::kNonceSize, cache::kNonceSize));
-		names.push_back(version_key(prefix, bucket));
-		(*nonces)[bucket] = fresh.back();
-	}
-	stream->add({"SET", floor_key(prefix), lsn_text(lsn)}, Stream::Expect::kVersion);
+}
+
+std::string_view
+Versions::nonce(size_t number) const
+{
+	return std::string_view(random_).substr(number * cache::kNonceSize, cache::kNonceSize);
+}
+
+std::string_view
+Versions::find(uint32 bucket) const
+{
+	auto found = std::lower_bound(
+	    plan_.touches.begin(), plan_.touches.end(), bucket,
+	    [](const Plan::Touch &touch, uint32 number) { return touch.bucket < number; });
+
+	if (found == plan_.touches.end() || found->bucket != bucket)
+		return {};
+	return nonce(static_cast<size_t>(found - plan_.touches.begin()));
+}
+
+std::vector<std::string>
+Versions::keys() const
+{
+	std::vector<std::string> keys;
+
+	keys.reserve(plan_.touches.size());
+	for (const Plan::Touch &touch : plan_.touches)
+		keys.push_back(version_key(pg::key_prefix, touch.bucket));
+	return keys;
+}
+
+void
+Versions::send(Stream *stream, uint64 lsn) const
+{
+	std::vector<std::string> names = keys();
+
+	stream->add({"SET", floor_key(pg::key_prefix), lsn_text(lsn)}, Stream::Expect::kVersion);
 	for (size_t i = 0; i < names.size(); i += kNamesInCommand)
 	{
 		std::vector<std::string_view> arguments = {"MSET"};
@@ -154,21 +163,17 @@ add_versions(Stream *stream, const std::set<uint32> &buckets, uint64 lsn,
 		for (size_t n = i; n < std::min(names.size(), i + kNamesInCommand); ++n)
 		{
 			arguments.push_back(names[n]);
-			arguments.push_back(fresh[n]);
+			arguments.push_back(nonce(n));
 		}
 		stream->add(arguments, Stream::Expect::kVersion);
 	}
 }
 
 void
-remove_versions(Stream *stream, const std::set<uint32> &buckets)
+Versions::remove(Stream *stream) const
 {
-	std::string prefix = pg::key_prefix;
-	std::vector<std::string> names = {floor_key(prefix)};
-
-	for (uint32 bucket : buckets)
-		names.push_back(version_key(prefix, bucket));
-	stream->add_many({"UNLINK"}, names);
+	stream->add_many({"UNLINK"}, std::vector<std::string>{floor_key(pg::key_prefix)});
+	stream->add_many({"UNLINK"}, keys());
 }
 
 void
@@ -243,15 +248,27 @@ empty_tag_sets(const Channel &channel, const std::vector<TagSet> &sets)
 	empty_tag_sets(channel, sets, stream.take_scans());
 }
 
-std::vector<std::string>
-full_names(const Names &names)
+FullNames::FullNames(const Names &names)
 {
-	std::vector<std::string> full;
+	std::string_view prefix = pg::key_prefix;
+	size_t size = 0;
 
-	full.reserve(names.size());
+	if (prefix.empty())
+	{
+		names_ = names;
+		return;
+	}
 	for (std::string_view name : names)
-		full.push_back(std::string(pg::key_prefix).append(name));
-	return full;
+		size += prefix.size() + name.size();
+	bytes_.reserve(size); /* so that nothing moves */
+	names_.reserve(names.size());
+	for (std::string_view name : names)
+	{
+		size_t start = bytes_.size();
+
+		bytes_.append(prefix).append(name);
+		names_.push_back(std::string_view(bytes_).substr(start));
+	}
 }
 
 std::vector<TagSet>

@@ -7,8 +7,6 @@
  */
 #pragma once
 
-#include <map>
-#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -61,8 +59,19 @@ class Stream
 	void add(const std::vector<std::string_view> &arguments, Expect expect = Expect::kGood);
 
 	/* One command for many names: UNLINK a b c, SREM set a b c. */
-	void add_many(const std::vector<std::string_view> &command,
-	              const std::vector<std::string> &names, Expect expect = Expect::kGood);
+	template <typename Name>
+	void add_many(const std::vector<std::string_view> &command, const std::vector<Name> &names,
+	              Expect expect = Expect::kGood)
+	{
+		for (size_t i = 0; i < names.size(); i += kNamesInCommand)
+		{
+			std::vector<std::string_view> arguments = command;
+
+			for (size_t n = i; n < names.size() && n < i + kNamesInCommand; ++n)
+				arguments.push_back(names[n]);
+			add(arguments, expect);
+		}
+	}
 
 	void finish();
 
@@ -79,16 +88,32 @@ class Stream
 	bool no_memory_ = false;
 };
 
-/* Floor, then new versions. */
-void add_versions(Stream *stream, const std::set<uint32> &buckets, uint64 lsn,
-                  std::map<uint32, std::string> *nonces);
+/* New versions of the buckets that a settled plan touches. */
+class Versions
+{
+  public:
+	explicit Versions(const Plan &plan);
 
-/*
- * The same for a Redis without memory.  It refuses to write but never to remove,
- * and a missing version voids what was stored under it as well: the next reader
- * makes a random one.
- */
-void remove_versions(Stream *stream, const std::set<uint32> &buckets);
+	/* The floor, then all of them. */
+	void send(Stream *stream, uint64 lsn) const;
+
+	/*
+	 * The same for a Redis without memory.  It refuses to write but never to remove,
+	 * and a missing version voids what was stored under it as well: the next reader
+	 * makes a random one.
+	 */
+	void remove(Stream *stream) const;
+
+	bool empty() const { return plan_.touches.empty(); }
+	std::string_view find(uint32 bucket) const; /* empty: it has none */
+
+  private:
+	std::string_view nonce(size_t number) const;
+	std::vector<std::string> keys() const;
+
+	const Plan &plan_;
+	std::string random_;
+};
 
 /* The first look at a set; its reply is for empty_tag_sets(). */
 void add_scan(Stream *stream, std::string_view set, std::string_view cursor);
@@ -102,7 +127,16 @@ void empty_tag_sets(const Channel &channel, const std::vector<TagSet> &sets,
 void empty_tag_sets(const Channel &channel, const std::vector<TagSet> &sets);
 
 /* As they are in Redis. */
-std::vector<std::string> full_names(const Names &names);
+class FullNames
+{
+  public:
+	explicit FullNames(const Names &names);
+	const Names &names() const { return names_; }
+
+  private:
+	std::string bytes_;
+	Names names_;
+};
 std::vector<TagSet> full_sets(const std::vector<TagSet> &sets);
 
 } /* namespace cache_ext::invalidation */

@@ -85,25 +85,24 @@ Delivery::load()
 
 /* Everything in Redis that a plan asks for, in the order that the argument needs. */
 void
-Delivery::deliver(const Channel &channel, Plan &plan, const Taken &taken, bool with_values,
-                  const std::set<uint32> &more_buckets)
+Delivery::deliver(const Channel &channel, Plan &plan, const Taken &taken, bool with_values)
 {
-	std::set<uint32> buckets = plan.buckets;
-	std::map<uint32, std::string> nonces;
-	std::vector<std::string> keys = full_names(plan.keys);
+	plan.settle();
+
+	Versions versions(plan);
+	FullNames keys(plan.keys);
 	std::vector<TagSet> sets = full_sets(plan.tag_sets);
 	Stream stream(channel);
 	bool values = with_values && !plan.values.empty();
 	bool short_of_memory = false;
 
-	buckets.insert(more_buckets.begin(), more_buckets.end());
 	for (;;)
 	{
 		if (short_of_memory)
-			remove_versions(&stream, buckets);
-		else if (!buckets.empty())
-			add_versions(&stream, buckets, taken.insert_lsn, &nonces);
-		stream.add_many({"UNLINK"}, keys);
+			versions.remove(&stream);
+		else if (!versions.empty())
+			versions.send(&stream, taken.insert_lsn);
+		stream.add_many({"UNLINK"}, keys.names());
 		for (const TagSet &set : sets)
 			add_scan(&stream, set.key, "0");
 		if (sets.empty() && !values)
@@ -123,7 +122,7 @@ Delivery::deliver(const Channel &channel, Plan &plan, const Taken &taken, bool w
 	if (sets.empty() && !values)
 		return;
 	if (values && !short_of_memory)
-		send_values(channel, plan, taken.state, nonces);
+		send_values(channel, plan, taken.state, versions);
 	add_messages(&stream, plan, taken);
 	stream.finish();
 }
@@ -194,10 +193,9 @@ Delivery::work()
 	}
 
 	Channel channel(server);
-	Plan plan;
+	Plan plan(static_cast<size_t>(taken.items));
 	std::vector<ItemPointerData> tids;
 	std::vector<const OutboxRow *> swept;
-	std::set<uint32> swept_buckets;
 
 	for (int i = 0; i < taken.count; ++i)
 	{
@@ -227,20 +225,18 @@ Delivery::work()
 	}
 	if (!swept.empty())
 	{
-		Plan patterns;
+		Plan patterns(swept.size());
 
 		begin_sweep(swept, taken.file);
 		for (const OutboxRow *row : swept)
 			patterns.add(*row);
-		swept_buckets = patterns.buckets;
-		for (uint32 bucket : swept_buckets)
-			plan.owners[bucket] = Plan::kMany;
+		plan.touch_also(patterns);
 	}
 	if (!swept.empty() && !taken.cut_short)
 		sweep_.last_number = taken.last_number;
 	if (!tids.empty() || !swept.empty())
 	{
-		deliver(channel, plan, taken, !behind_ && !taken.cut_short, swept_buckets);
+		deliver(channel, plan, taken, !behind_ && !taken.cut_short);
 		if (!tids.empty())
 			acknowledge(plan, taken.file, tids, server.incarnation);
 	}

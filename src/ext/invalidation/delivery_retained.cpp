@@ -11,14 +11,52 @@
 
 #include "pg/worker_table.hpp"
 
+extern "C" {
+#include "common/hashfn.h"
+}
+
 namespace cache_ext::invalidation {
 
 /* A name that was retained so recently needs no second row: purges keep this distance. */
 constexpr int64 kRetainedWindowMs = 10 * 1000;
-constexpr size_t kRetainedNames = 100 * 1000;
+constexpr size_t kRetainedPlaces = 64 * 1024; /* a power of two */
 constexpr int64 kRetainAtLeastMs = 60 * 1000;
 constexpr int64 kLossWindowMs = INT64CONST(3600) * 1000;
 constexpr int64 kPurgeEveryMs = 10 * 1000;
+
+uint64
+RecentNames::fingerprint(std::string_view name) const
+{
+	return hash_bytes_extended(reinterpret_cast<const unsigned char *>(name.data()),
+	                           static_cast<int>(name.size()), key_);
+}
+
+bool
+RecentNames::has(std::string_view name, TimestampTz since) const
+{
+	if (places_.empty())
+		return false;
+
+	uint64 mine = fingerprint(name);
+	const Place &place = places_[mine & (kRetainedPlaces - 1)];
+
+	return place.fingerprint == mine && place.at > since;
+}
+
+void
+RecentNames::note(std::string_view name, TimestampTz at)
+{
+	if (places_.empty())
+	{
+		if (!pg_strong_random(&key_, sizeof(key_)))
+			return;
+		places_.resize(kRetainedPlaces, {0, DT_NOBEGIN});
+	}
+
+	uint64 mine = fingerprint(name);
+
+	places_[mine & (kRetainedPlaces - 1)] = {mine, at};
+}
 
 /* Redis has confirmed: the rows go, their items stay for as long as Redis could forget them. */
 void
@@ -31,9 +69,7 @@ Delivery::acknowledge(const Plan &plan, Oid file, const std::vector<ItemPointerD
 
 	for (std::string_view item : plan.retained)
 	{
-		auto known = retained_names_.find(std::string(item));
-
-		if (known != retained_names_.end() && now - known->second < kRetainedWindowMs * 1000)
+		if (retained_names_.has(item, now - kRetainedWindowMs * 1000))
 			continue;
 		retained.append(item);
 		fresh.push_back(item);
@@ -77,10 +113,8 @@ Delivery::acknowledge(const Plan &plan, Oid file, const std::vector<ItemPointerD
 	watching_ = true;
 	dead_rows_ += static_cast<int64>(tids.size());
 	looked_at_size_ = false;
-	if (retained_names_.size() > kRetainedNames)
-		retained_names_.clear();
 	for (std::string_view item : fresh)
-		retained_names_[std::string(item)] = now;
+		retained_names_.note(item, now);
 }
 
 void

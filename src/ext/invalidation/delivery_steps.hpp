@@ -12,7 +12,6 @@
 
 #include <deque>
 #include <map>
-#include <set>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -30,6 +29,31 @@ namespace cache_ext::invalidation {
 
 /* From as many rows on a merge is worth a look. */
 constexpr int kMergeAtLeast = 5000;
+
+/*
+ * Names that were retained a short while ago, by a fingerprint of 64 bits that
+ * is keyed at random, so that nobody can make two names meet.  A name that was
+ * pushed out is retained once more.
+ */
+class RecentNames
+{
+  public:
+	bool has(std::string_view name, TimestampTz since) const;
+	void note(std::string_view name, TimestampTz at);
+	void clear() { places_.clear(); }
+
+  private:
+	struct Place
+	{
+		uint64 fingerprint;
+		TimestampTz at;
+	};
+
+	uint64 fingerprint(std::string_view name) const;
+
+	std::vector<Place> places_;
+	uint64 key_ = 0;
+};
 
 /* A sweep over the keys of Redis for the patterns of some rows. */
 struct Sweep
@@ -67,10 +91,9 @@ class Delivery
 	void check_server();
 	void begin_sweep(const std::vector<const OutboxRow *> &rows, Oid file);
 	void continue_sweep(const Channel &channel, uint64 lsn);
-	void deliver(const Channel &channel, Plan &plan, const Taken &taken, bool with_values,
-	             const std::set<uint32> &more_buckets);
+	void deliver(const Channel &channel, Plan &plan, const Taken &taken, bool with_values);
 	void send_values(const Channel &channel, const Plan &plan, const RedisState &state,
-	                 const std::map<uint32, std::string> &nonces);
+	                 const Versions &fresh);
 	void add_messages(Stream *stream, const Plan &plan, const Taken &taken);
 	void acknowledge(const Plan &plan, Oid file, const std::vector<ItemPointerData> &tids,
 	                 const Digest &incarnation);
@@ -101,7 +124,7 @@ class Delivery
 	TimestampTz next_repeat_ = 0; /* 0: nothing is to be repeated */
 	TimestampTz next_check_ = 0;
 	TimestampTz next_purge_ = 0;
-	std::unordered_map<std::string, TimestampTz> retained_names_;
+	RecentNames retained_names_;
 	Sweep sweep_;
 	ServerInfo info_;
 	TimestampTz info_at_ = 0;

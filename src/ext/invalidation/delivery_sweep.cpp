@@ -7,6 +7,7 @@
  */
 #include "ext/invalidation/delivery_steps.hpp"
 
+#include <set>
 #include <tuple>
 
 #include "core/invalidation/bucket.hpp"
@@ -112,7 +113,7 @@ Delivery::continue_sweep(const Channel &channel, uint64 lsn)
 	if (!sweep_.jobs.empty())
 		return;
 
-	Plan plan;
+	Plan plan(sweep_.rows.size());
 	Taken taken;
 	std::vector<ItemPointerData> tids;
 
@@ -123,7 +124,7 @@ Delivery::continue_sweep(const Channel &channel, uint64 lsn)
 		plan.add(row);
 		tids.push_back(row.tid);
 	}
-	deliver(channel, plan, taken, false, {});
+	deliver(channel, plan, taken, false);
 	acknowledge(plan, sweep_.file, tids, channel.server().incarnation);
 	if (pg::WorkerSlot *slot = pg::my_worker_slot())
 		pg::confirm_numbers(slot, {0, sweep_.last_number});

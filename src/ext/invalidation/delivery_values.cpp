@@ -7,6 +7,8 @@
  */
 #include "ext/invalidation/delivery_steps.hpp"
 
+#include <set>
+
 #include "core/cache/envelope.hpp"
 #include "core/invalidation/bucket.hpp"
 #include "ext/cache/cache.hpp"
@@ -38,7 +40,7 @@ entry_buckets(const SetBody &entry)
 
 void
 Delivery::send_values(const Channel &channel, const Plan &plan, const RedisState &state,
-                      const std::map<uint32, std::string> &nonces)
+                      const Versions &fresh)
 {
 	Digest name_space = cache::current_namespace(state.epoch);
 	std::string prefix = pg::key_prefix;
@@ -60,11 +62,11 @@ Delivery::send_values(const Channel &channel, const Plan &plan, const RedisState
 
 		for (uint32 bucket : buckets)
 		{
-			auto known = nonces.find(bucket);
+			std::string_view known = fresh.find(bucket);
 
-			if (known != nonces.end())
+			if (!known.empty())
 			{
-				versions[bucket] = known->second;
+				versions[bucket] = known;
 				continue;
 			}
 
@@ -86,6 +88,7 @@ Delivery::send_values(const Channel &channel, const Plan &plan, const RedisState
 		if (!complete)
 			continue;
 
+		int64 ttl_ms = cache::jittered_ttl_ms(static_cast<int64>(value.body.ttl_ms));
 		std::string key = cache::full_key(value.body.key);
 		std::string bytes(value.body.value);
 
@@ -100,6 +103,8 @@ Delivery::send_values(const Channel &channel, const Plan &plan, const RedisState
 				digester.add(bucket, nonce);
 			envelope.token = {name_space, channel.server().incarnation, digester.finish()};
 			envelope.audience = cache::kEverybody;
+			envelope.made_at = static_cast<uint64>(cache::now_ms());
+			envelope.fresh_ms = static_cast<uint64>(ttl_ms);
 			envelope.key = key;
 			while (take_bytes(tags, tag))
 				envelope.tags.push_back(tag);
@@ -107,11 +112,9 @@ Delivery::send_values(const Channel &channel, const Plan &plan, const RedisState
 			bytes = cache::encode(envelope);
 		}
 
-		std::string ttl =
-		    std::to_string(cache::jittered_ttl_ms(static_cast<int64>(value.body.ttl_ms)));
 		Request set;
 
-		set.add({"SET", key, bytes, "PX", ttl});
+		set.add({"SET", key, bytes, "PX", std::to_string(ttl_ms)});
 		for (const Reply &reply : channel.run(set))
 			if (!(reply.is_error() && begins_with(reply.text, "OOM"))) /* best effort */
 				expect_good(reply);

@@ -258,7 +258,7 @@ fence_is_up(const uint32 *numbers, int count)
 /*
  * Prepared transactions from before the start may still be open, and the start
  * itself is too early to know the next transaction's number: the first who asks
- * determines it.
+ * determines it, before anything is stored.
  */
 uint64
 last_unknown_xid() noexcept

@@ -7,6 +7,9 @@
  */
 #include "ext/invalidation/plan.hpp"
 
+#include <algorithm>
+#include <functional>
+
 #include "core/base/error.hpp"
 #include "core/invalidation/bucket.hpp"
 #include "core/invalidation/dialect.hpp"
@@ -17,6 +20,42 @@ extern "C" {
 }
 
 namespace cache_ext::invalidation {
+
+SeenNames::SeenNames(size_t expected)
+{
+	size_t size = 16;
+
+	while (size < 2 * expected)
+		size *= 2;
+	slots_.resize(size);
+}
+
+bool
+SeenNames::insert(std::string_view item)
+{
+	size_t mask = slots_.size() - 1;
+	size_t at = std::hash<std::string_view>()(item) & mask;
+
+	for (; !slots_[at].empty(); at = (at + 1) & mask)
+		if (slots_[at] == item)
+			return false;
+	slots_[at] = item;
+	if (2 * ++count_ > slots_.size())
+		grow();
+	return true;
+}
+
+void
+SeenNames::grow()
+{
+	std::vector<std::string_view> old(slots_.size() * 2);
+
+	old.swap(slots_);
+	count_ = 0;
+	for (std::string_view item : old)
+		if (!item.empty())
+			insert(item);
+}
 
 void
 Plan::add(const OutboxRow &row)
@@ -42,23 +81,44 @@ Plan::add(const OutboxRow &row)
 	}
 }
 
+void
+Plan::touch_also(const Plan &other)
+{
+	for (const Touch &touch : other.touches)
+		touches.push_back({touch.bucket, kMany});
+}
+
+void
+Plan::settle()
+{
+	size_t kept = 0;
+
+	std::sort(touches.begin(), touches.end(),
+	          [](const Touch &a, const Touch &b) { return a.bucket < b.bucket; });
+	for (const Touch &touch : touches)
+	{
+		if (kept == 0 || touches[kept - 1].bucket != touch.bucket)
+			touches[kept++] = touch;
+		else if (touches[kept - 1].owner != touch.owner)
+			touches[kept - 1].owner = kMany;
+	}
+	touches.resize(kept);
+}
+
 bool
 Plan::touched_by_others(uint32 bucket, TransactionId xmin) const
 {
-	auto owner = owners.find(bucket);
+	auto found =
+	    std::lower_bound(touches.begin(), touches.end(), bucket,
+	                     [](const Touch &touch, uint32 number) { return touch.bucket < number; });
 
-	return owner != owners.end() && owner->second != xmin;
+	return found != touches.end() && found->bucket == bucket && found->owner != xmin;
 }
 
 void
 Plan::touch(uint32 bucket, TransactionId xmin)
 {
-	TransactionId owner = TransactionIdIsNormal(xmin) ? xmin : kMany;
-	auto [place, fresh] = owners.emplace(bucket, owner);
-
-	if (!fresh && place->second != owner)
-		place->second = kMany;
-	buckets.insert(bucket);
+	touches.push_back({bucket, TransactionIdIsNormal(xmin) ? xmin : kMany});
 }
 
 void
@@ -82,7 +142,7 @@ Plan::add_repeat(std::string_view body)
 void
 Plan::add_item(ItemKind kind, std::string_view whole, std::string_view body, TransactionId xmin)
 {
-	bool fresh = kind == ItemKind::kPublish || kind == ItemKind::kSet || seen_.insert(whole).second;
+	bool fresh = kind == ItemKind::kPublish || kind == ItemKind::kSet || seen_.insert(whole);
 	PublishBody message;
 	Value value = {{}, xmin};
 

@@ -8,11 +8,8 @@
 #pragma once
 
 #include <map>
-#include <set>
 #include <string>
 #include <string_view>
-#include <unordered_map>
-#include <unordered_set>
 #include <vector>
 
 #include "core/invalidation/item.hpp"
@@ -21,6 +18,20 @@
 namespace cache_ext::invalidation {
 
 using Names = std::vector<std::string_view>;
+
+/* Which encoded items were there already; they stay where they are. */
+class SeenNames
+{
+  public:
+	explicit SeenNames(size_t expected);
+	bool insert(std::string_view item); /* false: it was there */
+
+  private:
+	void grow();
+
+	std::vector<std::string_view> slots_; /* a power of two of them, at most half in use */
+	size_t count_ = 0;
+};
 
 /* A set of keys that an application keeps for a tag. */
 struct TagSet
@@ -55,22 +66,34 @@ struct Plan
 	std::vector<PublishBody> messages;
 	std::vector<Value> values;
 	bool all = false;
-	std::set<uint32> buckets;
 	std::vector<std::string_view> retained; /* encoded items */
 
 	int64 items = 0;
 	TransactionId newest = InvalidTransactionId;
 	TimestampTz at = 0;
 
-	/* Which transaction touches a bucket; frozen or several: kMany. */
-	std::unordered_map<uint32, TransactionId> owners;
+	/*
+	 * Buckets, and which transaction touches each; frozen or several: kMany.
+	 * After settle() each bucket once and in order.
+	 */
+	struct Touch
+	{
+		uint32 bucket;
+		TransactionId owner;
+	};
+	std::vector<Touch> touches;
 	static constexpr TransactionId kMany = InvalidTransactionId;
 
+	/* How many items are to be expected. */
+	explicit Plan(size_t expected) : seen_(expected) {}
+
 	void add(const OutboxRow &row);
+	void touch_also(const Plan &other); /* whosever they are */
+	void settle();
 	bool touched_by_others(uint32 bucket, TransactionId xmin) const;
 
   private:
-	std::unordered_set<std::string_view> seen_;
+	SeenNames seen_;
 
 	void touch(uint32 bucket, TransactionId xmin);
 	void add_repeat(std::string_view body);

@@ -9,6 +9,7 @@
 #include "pg/tree.hpp"
 
 extern "C" {
+#include "access/stratnum.h"
 #include "access/table.h"
 #include "catalog/catalog.h"
 #include "catalog/dependency.h"
@@ -20,8 +21,10 @@ extern "C" {
 #include "optimizer/optimizer.h"
 #include "parser/parsetree.h"
 #include "rewrite/rewriteManip.h"
+#include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
+#include "utils/typcache.h"
 }
 
 namespace cache_ext::statistics {
@@ -125,6 +128,47 @@ source_table(const Definition *definition, Query *query, Index varno)
 	return rte->relid;
 }
 
+/* The index that makes a plain view of the query fast, if it orders rows of one table. */
+static const char *
+top_rows_hint(Query *query)
+{
+	constexpr const char *kTopGroups =
+	    "Leave ORDER BY and LIMIT out, and use them in a plain view over the statistic.";
+	Index varno = 0;
+	StringInfoData columns;
+	ListCell *cell;
+
+	initStringInfo(&columns);
+	foreach (cell, query->sortClause)
+	{
+		auto *clause = lfirst_node(SortGroupClause, cell);
+		auto *var = (Var *) get_sortgroupclause_expr(clause, query->targetList);
+		if (!IsA(var, Var) || var->varattno <= 0 || (varno != 0 && var->varno != (int) varno) ||
+		    rt_fetch(var->varno, query->rtable)->rtekind != RTE_RELATION)
+			return kTopGroups;
+		varno = (Index) var->varno;
+
+		TypeCacheEntry *type = lookup_type_cache(var->vartype, TYPECACHE_BTREE_OPFAMILY);
+		bool descends =
+		    get_op_opfamily_strategy(clause->sortop, type->btree_opf) == BTGreaterStrategyNumber;
+		appendStringInfo(&columns, "%s%s%s%s", columns.len == 0 ? "" : ", ",
+		                 quote_identifier(get_attname(rt_fetch(varno, query->rtable)->relid,
+		                                              var->varattno, false)),
+		                 descends ? " DESC" : "",
+		                 clause->nulls_first == descends ? ""
+		                 : clause->nulls_first           ? " NULLS FIRST"
+		                                                 : " NULLS LAST");
+	}
+	if (varno == 0 || query->hasAggs || query->groupClause != NIL)
+		return kTopGroups;
+
+	Oid table = rt_fetch(varno, query->rtable)->relid;
+	return psprintf("A plain view of the query is fast with this index: CREATE INDEX ON %s (%s)",
+	                quote_qualified_identifier(get_namespace_name(get_rel_namespace(table)),
+	                                           get_rel_name(table)),
+	                columns.data);
+}
+
 void
 refuse_clauses(Query *query)
 {
@@ -136,9 +180,8 @@ refuse_clauses(Query *query)
 	if (query->cteList != NIL)
 		refuse("WITH", "Common table expressions are not kept.", kUsePlainView);
 	if (query->limitCount != nullptr || query->limitOffset != nullptr)
-		refuse(
-		    "LIMIT or OFFSET", "The rows beyond the limit would have to be kept, too.",
-		    "A plain view with ORDER BY and LIMIT is fast with an index on the ORDER BY columns.");
+		refuse("LIMIT or OFFSET", "The rows beyond the limit would have to be kept, too.",
+		       top_rows_hint(query));
 	if (query->sortClause != NIL && query->distinctClause == NIL)
 		refuse("ORDER BY", "A relation has no order.", "Add ORDER BY where the statistic is read.");
 	if (query->distinctClause != NIL)

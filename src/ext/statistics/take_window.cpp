@@ -22,6 +22,7 @@ extern "C" {
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/timestamp.h"
+#include "utils/typcache.h"
 }
 
 namespace cache_ext::statistics {
@@ -91,20 +92,22 @@ add_condition(Window *window, Oid opno, Var *column, Expr *limit, bool is_lower)
 
 /* `column = limit` has two ends. */
 static void
-add_conditions(Window *window, OpBtreeInterpretation *order, Oid opno, Var *column, Expr *limit)
+add_conditions(Window *window, Oid family, int strategy, Oid opno, Var *column, Expr *limit)
 {
-	if (order->strategy == BTEqualStrategyNumber)
+	Oid left;
+	Oid right;
+
+	if (strategy != BTEqualStrategyNumber)
 	{
-		for (int strategy : {BTGreaterEqualStrategyNumber, BTLessEqualStrategyNumber})
-			add_condition(window,
-			              get_opfamily_member(order->opfamily_id, order->oplefttype,
-			                                  order->oprighttype, (int16) strategy),
-			              column, limit, strategy == BTGreaterEqualStrategyNumber);
+		add_condition(window, opno, column, limit,
+		              strategy == BTGreaterEqualStrategyNumber ||
+		                  strategy == BTGreaterStrategyNumber);
 		return;
 	}
-	add_condition(window, opno, column, limit,
-	              order->strategy == BTGreaterEqualStrategyNumber ||
-	                  order->strategy == BTGreaterStrategyNumber);
+	op_input_types(opno, &left, &right);
+	for (int end : {BTGreaterEqualStrategyNumber, BTLessEqualStrategyNumber})
+		add_condition(window, get_opfamily_member(family, left, right, (int16) end), column, limit,
+		              end == BTGreaterEqualStrategyNumber);
 }
 
 bool
@@ -127,8 +130,10 @@ take_window_condition(const Level *level, Node *qual, Window **window)
 	    !is_moment(((Var *) column_node)->vartype))
 		return false;
 
-	List *orders = get_op_btree_interpretation(opno);
-	if (orders == NIL)
+	Oid family =
+	    lookup_type_cache(((Var *) column_node)->vartype, TYPECACHE_BTREE_OPFAMILY)->btree_opf;
+	int strategy = get_op_opfamily_strategy(opno, family);
+	if (strategy == InvalidStrategy)
 		return false;
 
 	Expr *column = side_expr(level, column_node, side_of(level, column_node, "WHERE"), "WHERE");
@@ -144,8 +149,7 @@ take_window_condition(const Level *level, Node *qual, Window **window)
 		refuse_window("windows on several columns", "Rows are kept by buckets of one column.");
 	if (var->vartype == TIMESTAMPOID && exprType(limit) == TIMESTAMPTZOID)
 		(*window)->by_zone = true;
-	add_conditions(*window, static_cast<OpBtreeInterpretation *>(linitial(orders)), opno, var,
-	               (Expr *) limit);
+	add_conditions(*window, family, strategy, opno, var, (Expr *) limit);
 	return true;
 }
 

@@ -92,9 +92,11 @@ recover(Verb *verb, MemoryContext context)
 	verb->not_before = in_ms(verb->pause_ms);
 	turn.installed = still_installed();
 	MemoryContextSwitchTo(context);
+	RESUME_INTERRUPTS();
+
+	/* Not while interrupts are held: raising releases them all, and one more would be too many. */
 	if (turn.installed && worth_logging(verb, error))
 		report_again(error);
-	RESUME_INTERRUPTS();
 }
 
 } /* namespace */

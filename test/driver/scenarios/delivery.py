@@ -371,6 +371,23 @@ def the_worker_goes_when_the_database_is_wanted(_):
     with_servers("wanted", body)
 
 
+def a_worker_whose_work_fails_holds_up_nobody(_):
+    def body(server, redis, db):
+        server.expect(r"cache_ext worker .* ERROR")
+        db.run("ALTER TABLE cache_ext_internal.delivery RENAME TO mislaid")
+        redis.ask("SET", "a:1", "x")
+        db.run("INSERT INTO orders VALUES (1, 1)")
+        wait_for("its error", lambda: "ERROR" in server.log_tail())
+        server.create_database("other", extension=False)
+        with server.session() as admin:
+            admin.run("SET statement_timeout = '10s'")
+            admin.run("DROP DATABASE other")        # waits until every process has let go of its files
+        db.run("ALTER TABLE cache_ext_internal.mislaid RENAME TO delivery")
+        gone(redis, "a:1")
+
+    with_servers("failing", body)
+
+
 def an_idle_worker_leaves_and_the_next_commit_brings_it_back(_):
     def body(server, redis, db):
         db.run("INSERT INTO orders VALUES (1, 1)")
@@ -412,6 +429,7 @@ TESTS = [
     a_long_outage_keeps_one_item_a_name,
     asynchronous_commits_and_prepared_ones_are_delivered,
     the_worker_goes_when_the_database_is_wanted,
+    a_worker_whose_work_fails_holds_up_nobody,
     an_idle_worker_leaves_and_the_next_commit_brings_it_back,
     dropping_the_extension_stops_the_worker_quietly,
 ]

@@ -447,7 +447,7 @@ def storm_schema(db):
            "CREATE TABLE committed (v integer PRIMARY KEY);"
            "CREATE SEQUENCE s; INSERT INTO c SELECT i, nextval('s'), repeat('x', 40 * i % 5000) FROM"
            f" generate_series(1, {ROWS}) i; INSERT INTO committed SELECT v FROM c;"
-           "SELECT cache_watch('c', keys => '{c:{id}}', columns => '{v}')")
+           "SELECT cache_watch('c', keys => ARRAY['c:{id}'], columns => '{v}')")
     db.run(READS)
 
 
