@@ -59,6 +59,19 @@ CREATE TABLE cache_ext_internal.failure (
 COMMENT ON TABLE cache_ext_internal.failure IS
     'why the worker could not fill a statistic; it does not try again before statistics_refresh()';
 
+CREATE TABLE cache_ext_internal.verification (
+    statistic integer PRIMARY KEY REFERENCES cache_ext_internal.statistic ON DELETE CASCADE,
+    at timestamptz NOT NULL,
+    ok boolean NOT NULL
+);
+COMMENT ON TABLE cache_ext_internal.verification IS 'what the last verification in the background found';
+
+CREATE FUNCTION cache_ext_internal.exact(value double precision) RETURNS numeric
+    AS 'MODULE_PATHNAME', 'cache_ext_exact'
+    LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION cache_ext_internal.exact(double precision) IS
+    'the numeric that is exactly this number; statistics_verify adds up these';
+
 -- None of these is dumped: a dump carries a statistic as its views, its foreign table and its triggers,
 -- from which the worker of the database that it is restored into makes the rest (restore.cpp).
 

@@ -281,5 +281,18 @@ SELECT statistics_drop(relation) FROM statistics_status;
 SELECT count(*) AS sources FROM cache_ext_internal.source;
 SELECT tgname FROM pg_trigger WHERE tgname LIKE '0\_cache\_ext%';
 SELECT relname FROM pg_class WHERE relnamespace = 'cache_ext_internal'::regnamespace AND relname ~ '_[0-9]+$';
+-- verify is no wronger than the statistic where plain sums lose their digits
+CREATE TABLE cancel (g integer, x double precision, y real);
+SELECT statistics_create('cancelled', $$
+    SELECT g, sum(x) AS s, avg(x) AS a, stddev(x) AS d, sum(y) AS sy, sum(x) / nullif(count(*), 0) AS q
+    FROM cancel GROUP BY g $$);
+INSERT INTO cancel SELECT i % 3, CASE i % 2 WHEN 0 THEN 1e15 ELSE -1e15 END + i * 0.1, i * 0.1 FROM generate_series(1, 600) i;
+INSERT INTO cancel VALUES (7, 'NaN', 1), (8, 'Infinity', 1), (9, '-Infinity', 'NaN'), (10, NULL, NULL);
+SELECT statistics_verify('cancelled');
+DELETE FROM cancel WHERE x > 1e14 AND x < 'Infinity';
+SELECT statistics_verify('cancelled');
+UPDATE cancel SET x = x + 1e15 WHERE g < 3;
+SELECT statistics_verify('cancelled');
+DROP TABLE cancel CASCADE;
 DROP TABLE purchases, returned, f, big, m, unlogged, secret CASCADE;
 DROP FUNCTION differences, refusal;

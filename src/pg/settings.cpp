@@ -46,6 +46,7 @@ constexpr size_t kMaxKeyPrefix = 256;
 constexpr int kDefaultInvalidationTimeoutMs = 1000;
 
 int fold_interval_ms = kDefaultFoldIntervalMs;
+int verify_interval_s = 0;
 char *redis_url = nullptr;
 char *redis_password_file = nullptr;
 char *redis_tls_ca_file = nullptr;
@@ -305,6 +306,10 @@ define_statistics_settings()
 	                        "Time between two folds of partial rows while tables are written.",
 	                        nullptr, &fold_interval_ms, kDefaultFoldIntervalMs, 10, 60 * 1000,
 	                        PGC_SUSET, GUC_UNIT_MS, nullptr, nullptr, nullptr);
+	DefineCustomIntVariable(
+	    "cache_ext.verify_interval", "Time after which a statistic that changes is verified again.",
+	    "Each verification runs the statistic's query. 0 switches it off.", &verify_interval_s, 0,
+	    0, 30 * 24 * 3600, PGC_SUSET, GUC_UNIT_S, nullptr, nullptr, nullptr);
 }
 
 static void

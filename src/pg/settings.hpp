@@ -12,6 +12,9 @@ namespace cache_ext::pg {
 /* Statistics: milliseconds between two folds while there is something to fold. */
 extern int fold_interval_ms;
 
+/* Seconds after which the worker verifies a statistic again; 0: never. */
+extern int verify_interval_s;
+
 /* Redis: where it is and how long to wait for it. */
 extern char *redis_url;           /* empty: see the environment (redis_link.hpp) */
 extern char *redis_password_file; /* empty: none */

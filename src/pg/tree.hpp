@@ -37,6 +37,20 @@ mutate_children(Node *node, Mutator<Context> mutator, Context *context)
 }
 
 template <typename Context>
+Query *
+mutate_query(Query *query, Mutator<Context> mutator, Context *context)
+{
+	auto erased = reinterpret_cast<void (*)()>(mutator);
+
+#if PG_VERSION_NUM >= 160000
+	return query_tree_mutator_impl(query, reinterpret_cast<tree_mutator_callback>(erased), context,
+	                               0);
+#else
+	return query_tree_mutator(query, reinterpret_cast<Node *(*) ()>(erased), context, 0);
+#endif
+}
+
+template <typename Context>
 bool
 walk_children(Node *node, Walker<Context> walker, Context *context)
 {

@@ -337,6 +337,7 @@ delete_statistic(int32 id)
 {
 	delete_rows("statistic_source", 2, F_INT4EQ, Int32GetDatum(id));
 	delete_rows("progress", 1, F_INT4EQ, Int32GetDatum(id));
+	delete_rows("verification", 1, F_INT4EQ, Int32GetDatum(id));
 	delete_rows("statistic", 1, F_INT4EQ, Int32GetDatum(id));
 }
 

@@ -18,6 +18,7 @@
 #include "ext/statistics/restore.hpp"
 #include "ext/statistics/sources.hpp"
 #include "ext/statistics/triggers.hpp"
+#include "ext/statistics/verify.hpp"
 #include "ext/worker.hpp"
 #include "pg/guard.hpp"
 #include "pg/maintenance_lock.hpp"
@@ -313,7 +314,8 @@ filling_progress(Oid relation)
 
 /* ---- the worker's verb ---- */
 
-static int32 attempted = 0; /* the statistic that is being taken up or filled */
+static int32 attempted = 0; /* the statistic that is being taken up, filled or verified */
+static bool verifying = false;
 
 /* A restored statistic may only lack an index that is being made: it gets another chance. */
 static bool
@@ -414,7 +416,13 @@ do_next()
 		if (turn != FillTurn::kNothing)
 			return turn;
 	}
-	return turn;
+	List *unverified = unverified_statistics();
+	if (unverified == NIL)
+		return turn;
+	attempted = static_cast<StatisticRow *>(linitial(unverified))->id;
+	verifying = true;
+	verify_in_background(*static_cast<StatisticRow *>(linitial(unverified)));
+	return FillTurn::kDone;
 }
 
 /* Not the statistic's fault, and over in a while. */
@@ -442,8 +450,13 @@ note_failure(int32 statistic, const char *message)
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	pg::guard([&] {
-		char *before = filling_failure(statistic);
+		if (verifying)
+		{
+			remember_verdict(statistic, false);
+			return;
+		}
 
+		char *before = filling_failure(statistic);
 		known = before != nullptr && strcmp(before, message) == 0;
 		run("INSERT INTO cache_ext_internal.failure VALUES (%d, %s, pg_catalog.clock_timestamp()) "
 		    "ON CONFLICT (statistic) DO UPDATE SET message = excluded.message, at = excluded.at",
@@ -452,7 +465,8 @@ note_failure(int32 statistic, const char *message)
 	PopActiveSnapshot();
 	CommitTransactionCommand();
 	if (!known)
-		ereport(LOG, (errmsg("could not fill statistic %d: %s", statistic, message)));
+		ereport(LOG, (errmsg("could not %s statistic %d: %s", verifying ? "verify" : "fill",
+		                     statistic, message)));
 }
 
 bool
@@ -466,7 +480,8 @@ filling_waits()
 		foreach (cell, all_statistics())
 			if (can_be_filled(static_cast<StatisticRow *>(lfirst(cell))->id))
 				return true;
-		return restored_statistics() != NIL || watched_tables_to_take_up() != NIL;
+		return restored_statistics() != NIL || watched_tables_to_take_up() != NIL ||
+		       unverified_statistics() != NIL;
 	});
 }
 
@@ -477,6 +492,7 @@ fill_next()
 	volatile FillTurn turn = FillTurn::kLater;
 
 	attempted = 0;
+	verifying = false;
 	PG_TRY();
 	{
 		StartTransactionCommand();

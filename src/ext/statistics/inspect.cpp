@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * inspect.cpp
- *		Looking at statistics: status, verification, time of the last change.
+ *		Looking at statistics: status, waiting, time of the last change.
  *
  *-------------------------------------------------------------------------
  */
@@ -10,6 +10,7 @@
 #include "ext/statistics/restore.hpp"
 #include "ext/statistics/sources.hpp"
 #include "ext/statistics/triggers.hpp"
+#include "ext/statistics/verify.hpp"
 #include "pg/guard.hpp"
 #include "pg/maintenance_lock.hpp"
 
@@ -36,7 +37,7 @@ extern "C" {
 
 namespace cache_ext::statistics {
 
-static void
+void
 require_select(Oid relation)
 {
 	AclResult result = pg_class_aclcheck(relation, GetUserId(), ACL_SELECT);
@@ -45,7 +46,7 @@ require_select(Oid relation)
 		aclcheck_error(result, OBJECT_VIEW, get_rel_name(relation));
 }
 
-static Definition *
+Definition *
 existing_definition(const StatisticRow &row)
 {
 	Definition *definition = definition_of(row.id);
@@ -54,91 +55,6 @@ existing_definition(const StatisticRow &row)
 		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT),
 		                errmsg("the statistic was dropped concurrently")));
 	return definition;
-}
-
-/* ---- verification ---- */
-
-/* How m (missing) and e (extra) are the same row but for the last digits of a plain float sum. */
-static void
-append_similarity(StringInfo out, const char *column, Oid type)
-{
-	if (out->len > 0)
-		appendStringInfoString(out, " AND ");
-	appendStringInfo(out, "(m.%s IS NOT DISTINCT FROM e.%s", column, column);
-	if (type == FLOAT4OID || type == FLOAT8OID)
-		appendStringInfo(out,
-		                 " OR pg_catalog.abs(m.%s / 2 - e.%s / 2) <= %s * "
-		                 "GREATEST(pg_catalog.abs(m.%s / 2), pg_catalog.abs(e.%s / 2))",
-		                 column, column, type == FLOAT4OID ? "1e-5" : "1e-9", column, column);
-	appendStringInfoChar(out, ')');
-}
-
-/* The query that compares the statistic with its recomputation in one snapshot. */
-static char *
-comparison(const Definition *d)
-{
-	StringInfoData columns;
-	StringInfoData similarity;
-	StringInfoData sql;
-	Relation view = table_open(d->row.query, AccessShareLock);
-	TupleDesc desc = RelationGetDescr(view);
-
-	initStringInfo(&columns);
-	initStringInfo(&similarity);
-	initStringInfo(&sql);
-	for (int i = 0; i < desc->natts; ++i)
-	{
-		const char *name = quote_identifier(NameStr(TupleDescAttr(desc, i)->attname));
-
-		if (d->output_is_last_change[i])
-			continue;
-		appendStringInfo(&columns, "%s%s", columns.len == 0 ? "" : ", ", name);
-		append_similarity(&similarity, name, TupleDescAttr(desc, i)->atttypid);
-	}
-	table_close(view, NoLock);
-
-	appendStringInfo(&sql,
-	                 "WITH q AS MATERIALIZED (SELECT %s FROM %s), "
-	                 "s AS MATERIALIZED (SELECT %s FROM %s), "
-	                 "m AS (TABLE q EXCEPT ALL TABLE s), e AS (TABLE s EXCEPT ALL TABLE q) "
-	                 "SELECT 'missing', pg_catalog.to_jsonb(m) FROM m "
-	                 "WHERE NOT EXISTS (SELECT FROM e WHERE %s) "
-	                 "UNION ALL SELECT 'extra', pg_catalog.to_jsonb(e) FROM e "
-	                 "WHERE NOT EXISTS (SELECT FROM m WHERE %s)",
-	                 columns.data, qualified_name(d->row.query), columns.data,
-	                 qualified_name(d->row.relation), similarity.data, similarity.data);
-	return sql.data;
-}
-
-static void
-verify(Oid relation, ReturnSetInfo *result)
-{
-	StatisticRow row = statistic_of(relation);
-	ListCell *cell;
-
-	require_select(row.relation);
-	Definition *definition = existing_definition(row);
-
-	/* TRUNCATE is not MVCC-safe: keep it out before the snapshot is taken. */
-	foreach (cell, source_relations(definition))
-		LockRelationOid(lfirst_oid(cell), AccessShareLock);
-
-	PushActiveSnapshot(IsolationUsesXactSnapshot() ? GetTransactionSnapshot()
-	                                               : GetLatestSnapshot());
-	PinnedSearchPath path;
-	SPI_connect();
-	select_as(relation_owner(row.query), comparison(definition));
-	for (uint64 i = 0; i < SPI_processed; ++i)
-	{
-		Datum values[2];
-		bool nulls[2];
-
-		heap_deform_tuple(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, values, nulls);
-		tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
-	}
-	SPI_finish();
-	path.restore();
-	PopActiveSnapshot();
 }
 
 /* ---- status ---- */
@@ -236,7 +152,12 @@ put_status(const StatisticRow &row, ReturnSetInfo *result)
 	nulls[7] = last_change == DT_NOBEGIN;
 	values[8] = TimestampTzGetDatum(progress.last_fold);
 	nulls[8] = progress.last_fold == DT_NOBEGIN;
-	nulls[9] = nulls[10] = nulls[11] = true;
+	nulls[9] = true;
+	Verdict verdict = verdict_on(row.id);
+	values[10] = TimestampTzGetDatum(verdict.at);
+	nulls[10] = verdict.at == DT_NOBEGIN;
+	values[11] = BoolGetDatum(verdict.ok);
+	nulls[11] = verdict.at == DT_NOBEGIN;
 	nulls[12] = condition.detail == nullptr;
 	if (condition.detail != nullptr)
 		values[12] = CStringGetTextDatum(condition.detail);
@@ -334,23 +255,9 @@ wait_until_ready(Oid relation, TimestampTz limit)
 
 extern "C" {
 
-PG_FUNCTION_INFO_V1(cache_ext_statistics_verify);
 PG_FUNCTION_INFO_V1(cache_ext_statistics_status);
 PG_FUNCTION_INFO_V1(cache_ext_statistics_last_change);
 PG_FUNCTION_INFO_V1(cache_ext_statistics_wait);
-
-Datum
-cache_ext_statistics_verify(PG_FUNCTION_ARGS)
-{
-	if (PG_ARGISNULL(0))
-		ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-		                errmsg("argument \"relation\" must not be null")));
-	Oid relation = PG_GETARG_OID(0);
-
-	InitMaterializedSRF(fcinfo, 0);
-	pg::guard([&] { verify(relation, reinterpret_cast<ReturnSetInfo *>(fcinfo->resultinfo)); });
-	return (Datum) 0;
-}
 
 Datum
 cache_ext_statistics_status(PG_FUNCTION_ARGS)

@@ -134,6 +134,12 @@ class Loop
 	{
 		if (next_sweep_ == 0)
 			fold_wanted_ = fill_wanted_ = true;
+		if (pg::verify_interval_s > 0 && GetCurrentTimestamp() >= next_verification_)
+		{
+			fill_wanted_ = true;
+			fill_retries_ = 0;
+			next_verification_ = in_ms(pg::verify_interval_s * INT64CONST(1000));
+		}
 		attempt(&housekeeping_, context_);
 		next_sweep_ = in_ms(kSweepMs);
 		if (!turn.delivery.hold)
@@ -300,6 +306,7 @@ class Loop
 	TimestampTz next_delivery_ = 0;
 	TimestampTz next_fold_ = 0;
 	TimestampTz next_fill_ = 0;
+	TimestampTz next_verification_ = 0;
 	TimestampTz next_vacuum_ = 0;
 	TimestampTz last_work_ = GetCurrentTimestamp();
 };

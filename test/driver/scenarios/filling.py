@@ -287,6 +287,26 @@ def the_preset_is_attached_amid_writers(_):
     with_items("filling_preset", body, preload=False)
 
 
+def verification_in_the_background_finds_what_is_wrong(_):
+    def body(server):
+        server.set(cache_ext__verify_interval="'1s'")
+        server.expect("differs from its query")
+        with server.session("shop") as db:
+            db.run("SELECT statistics_create('items', %s)", (QUERY,))
+
+            def verdict():
+                db.run("UPDATE item SET kind = kind WHERE id = 1")    # the worker is there while there is work
+                return db.value("SELECT verified_ok FROM statistics_status WHERE verified_at > now() - interval '5 s'")
+            wait_for("it is found right", lambda: verdict() is True)
+            table = db.value("SELECT min(relname) FROM pg_class WHERE relname ~ '^totals_[0-9]+$'")
+            db.run(f"UPDATE cache_ext_internal.{table} SET c1 = c1 + 1")
+            wait_for("it is found wrong", lambda: verdict() is False)
+            db.run("SELECT statistics_refresh('items')")
+            wait_for("it is found right again", lambda: verdict() is True)
+            settle(db)
+    with_items("filling_verify", body)
+
+
 def deliveries_do_not_wait_for_a_filling(_):
     def body(server, redis):
         with server.session("shop") as db:
@@ -309,4 +329,5 @@ def deliveries_do_not_wait_for_a_filling(_):
 TESTS = [writers_go_on_while_it_is_filled, open_transactions_count_once, waiting_says_why_it_would_last_forever,
          the_worker_ends_in_the_middle, things_are_dropped_in_the_middle,
          an_expression_that_raises_breaks_one_statistic_alone, deliveries_do_not_wait_for_a_filling,
+         verification_in_the_background_finds_what_is_wrong,
          the_preset_is_attached_amid_writers]
