@@ -194,7 +194,7 @@ HealthOf::entry()
 }
 
 bool
-HealthOf::ask(int64 longest_us, bool impatient)
+HealthOf::ask(int64 longest_us, Hurry hurry)
 {
 	uint32 settled = 0;
 
@@ -212,8 +212,10 @@ HealthOf::ask(int64 longest_us, bool impatient)
 	Locked locked;
 	RedisHealth *mine = entry();
 
+	bool impatient = hurry == Hurry::kNow || (hurry == Hurry::kOwnPace && !mine->refused);
+
 	mine->asked_us = now;
-	asking_ = mine->breaker.admit(now, longest_us, impatient && !mine->refused, &ticket_);
+	asking_ = mine->breaker.admit(now, longest_us, impatient, &ticket_);
 	return asking_;
 }
 

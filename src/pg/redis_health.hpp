@@ -38,6 +38,14 @@ enum class FailureKind
 	kRefused /* it is there and does not want us: somebody has to mend something */
 };
 
+/* Who waits for the pause after a failure.  A probe on its way is waited for by all. */
+enum class Hurry
+{
+	kNone,
+	kOwnPace, /* has pauses of its own; waits for this one only where it is refused */
+	kNow
+};
+
 /* What a report has changed, for the log: the reporter is the one to tell it. */
 struct HealthChange
 {
@@ -74,7 +82,7 @@ class HealthOf
 	 * May we ask now?  Then exactly one of the reports below has to follow, at
 	 * the latest by forget_question() when the process ends.
 	 */
-	bool ask(int64 longest_us, bool impatient);
+	bool ask(int64 longest_us, Hurry hurry);
 	HealthChange report_success() noexcept;
 	HealthChange report_failure(FailureKind kind, uint32 reason, const char *text) noexcept;
 	void report_nothing() noexcept; /* cancelled, or it never got so far */

@@ -338,7 +338,11 @@ refuse_early(const Endpoint &endpoint, const ExchangeOptions &options)
 		throw Error(kConnectionFailure,
 		            "the connection to Redis server \"" + endpoint.name + "\" has been replaced");
 	health.set_endpoint(endpoint.fingerprint);
-	if (!health.ask(longest_us, options.ignore_backoff || options.impatient))
+	Hurry hurry = options.impatient        ? Hurry::kNow
+	              : options.ignore_backoff ? Hurry::kOwnPace
+	                                       : Hurry::kNone;
+
+	if (!health.ask(longest_us, hurry))
 		throw Error(
 		    kConnectionFailure, "Redis server \"" + endpoint.name + "\" has failed a moment ago",
 		    std::string("It is not asked again before a pause has passed. The failure was: ") +

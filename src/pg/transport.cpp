@@ -223,8 +223,20 @@ Transport::send_some(std::string_view bytes)
 		if (errno == EAGAIN || errno == EWOULDBLOCK)
 			return 0;
 		if (errno != EINTR)
-			lose(reason_of(errno));
+			lose_while_sending(errno);
 	}
+}
+
+/* What the other end said before it went tells more than that it has gone. */
+void
+Transport::lose_while_sending(int code)
+{
+	char byte;
+
+	if (tls_ != nullptr)
+		while (receive_some(&byte, 1) > 0)
+			;
+	lose(reason_of(code));
 }
 
 void

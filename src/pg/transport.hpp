@@ -51,6 +51,7 @@ class Transport
   private:
 	[[noreturn]] void refuse(const std::string &reason) const;
 	[[noreturn]] void lose(const std::string &reason) const;
+	[[noreturn]] void lose_while_sending(int code);
 	[[noreturn]] void run_late(const Deadline &deadline) const;
 
 	void make_socket(int family);

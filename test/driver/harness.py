@@ -58,7 +58,7 @@ def fresh_directory(path):
     return make_directory(wanted)
 
 
-def popen(arguments, log):
+def popen(arguments, log, variables=None):
     """Start a server in a session of its own, so that Ctrl-C reaches us and not it."""
     options = {}
     if server_user():
@@ -102,6 +102,13 @@ def run_as_server(arguments, log):
             raise Failure(f"{arguments[0]} failed:\n{text.read()[-3000:]}")
 
 
+def free_port():
+    """A TCP port of 127.0.0.1 that nobody uses at the moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
 def wait_for(what, condition, deadline=20.0, interval=0.01):
     """Poll until condition() is true; its value is returned.  Errors while polling count as 'no'."""
     end = time.monotonic() + deadline
@@ -142,7 +149,8 @@ class Postgres:
         "timezone": "'UTC'",
     }
 
-    def __init__(self, directory, settings=None, preload=True):
+    def __init__(self, directory, settings=None, preload=True, environment=None):
+        self.environment = environment      # variables beside the driver's own
         self.directory = fresh_directory(directory)
         self.data = os.path.join(self.directory, "data")
         self.log = os.path.join(self.directory, "postgres.log")
@@ -186,7 +194,7 @@ class Postgres:
         if not os.path.exists(self.data):
             self.init()
         self.write_settings()
-        self.process = popen([program("postgres"), "-D", self.data], self.log)
+        self.process = popen([program("postgres"), "-D", self.data], self.log, self.environment)
 
         def answers():
             if self.process.poll() is not None:

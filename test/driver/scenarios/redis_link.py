@@ -1,12 +1,11 @@
 """The link to Redis: one deadline a call, cancel is obeyed, and no reply ever reaches another question."""
 
 import os
-import socket
 import threading
 import time
 
 import psycopg2
-from harness import Failure, FakeRedis, Postgres, Redis, expect, wait_for
+from harness import Failure, FakeRedis, Postgres, Redis, expect, free_port, wait_for
 
 LONG = "'30s'"      # a timeout that would fail the test by itself
 QUERY = "'SELECT 1 AS answer'"
@@ -22,7 +21,9 @@ class Servers:
 
     def __init__(self, name, redis, **settings):
         self.redis = redis
-        options = {"cache_ext.redis_url": f"'{redis.url}'"} if redis else {}
+        options = {"cache_ext.memory_size": "0"}     # memory would answer for Redis
+        if redis:
+            options["cache_ext.redis_url"] = f"'{redis.url}'"
         options.update({k.replace("__", "."): v for k, v in settings.items()})
         # A background worker that the shutdown ends leaves with this code.
         self.postgres = Postgres(work(name), options).expect("exited with exit code 1")
@@ -318,9 +319,7 @@ def a_changed_address_moves_the_traffic_at_reload(options):
 
 
 def an_address_may_have_host_port_user_password_and_database(options):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     redis = Redis(work("tcp"), options=["--port", str(port), "--bind", "127.0.0.1"])
     redis.start()
     redis.ask("ACL", "SETUSER", "shop", "on", ">p@ss", "~*", "&*", "+@all")
