@@ -238,31 +238,31 @@ redis_health_status()
 }
 
 /*
- * An error among the replies that speaks of the server and not of the command:
- * the connection is given up, so that the next use looks anew who is there.  A
- * worker stays with a server that is merely full: what it removes makes room.
+ * After an error among the replies the connection is given up, so that the next
+ * use looks anew who is there.  Not where a key merely holds something else;
+ * and a worker stays with a server that serves at all: it tries again by itself,
+ * and what it removes from a full one makes room.
  */
 static void
 judge_replies(const std::vector<redis::Reply> &replies, bool worker)
 {
+	using redis::Refusal;
+
 	for (const redis::Reply &reply : replies)
 	{
 		if (!reply.is_error())
 			continue;
 
-		redis::Refusal refusal = redis::classify_refusal(reply.text);
+		Refusal refusal = redis::classify_refusal(reply.text);
+		bool serving = refusal == Refusal::kOther || refusal == Refusal::kFull;
 
-		if (refusal == redis::Refusal::kCommand)
+		if (refusal == Refusal::kData || (worker && serving))
 			continue;
-
-		std::string text = redis::readable(reply.text);
-
-		if (!(worker && refusal == redis::Refusal::kFull))
-			give_up_link();
-		if (refusal == redis::Refusal::kLogin)
-			note_failure(refused_login(link->name, text));
-		else if (refusal == redis::Refusal::kNotServing)
-			note_failure(not_serving(link->name, text));
+		give_up_link();
+		if (refusal == Refusal::kLogin)
+			note_failure(refused_login(link->name, redis::readable(reply.text)));
+		else if (refusal == Refusal::kNotServing)
+			note_failure(not_serving(link->name, redis::readable(reply.text)));
 		else
 			redis_note_refusal(reply);
 		return;

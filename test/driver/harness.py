@@ -66,6 +66,7 @@ def popen(arguments, log, variables=None):
         options = {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("PG", "REDIS_"))}
     environment["LC_ALL"] = "C.UTF-8"
+    environment.update(variables or {})
     if arguments[0] == program("postgres") and "CACHE_EXT_PRELOAD" in os.environ:
         environment["LD_PRELOAD"] = os.environ["CACHE_EXT_PRELOAD"]
         environment.setdefault("ASAN_OPTIONS", "detect_leaks=0:abort_on_error=1:detect_stack_use_after_return=0")

@@ -18,6 +18,9 @@
 
 namespace cache_ext::redis {
 
+/* A status or an error is a line; no server has so much to say. */
+constexpr size_t kLongestLine = 64 * 1024;
+
 struct Connection::Functions
 {
 	static Building *building(const redisReadTask *task)
@@ -65,6 +68,8 @@ struct Connection::Functions
 
 	static void *string(const redisReadTask *task, char *bytes, size_t length)
 	{
+		if (task->type != REDIS_REPLY_STRING && length > kLongestLine)
+			return refuse(task, "a line that is too long");
 		return make(task, [&](Reply *reply) {
 			reply->kind = task->type == REDIS_REPLY_STATUS  ? Reply::Kind::kStatus
 			              : task->type == REDIS_REPLY_ERROR ? Reply::Kind::kError

@@ -17,20 +17,28 @@ classify_refusal(std::string_view text) noexcept
 		std::string_view word;
 		Refusal refusal;
 	} kWords[] = {
-	    {"NOAUTH", Refusal::kLogin},           {"WRONGPASS", Refusal::kLogin},
-	    {"NOPERM", Refusal::kPermission},      {"OOM", Refusal::kFull},
-	    {"MISCONF", Refusal::kFull},           {"NOREPLICAS", Refusal::kFull},
-	    {"LOADING", Refusal::kNotServing},     {"BUSY", Refusal::kNotServing},
-	    {"MASTERDOWN", Refusal::kNotServing},  {"READONLY", Refusal::kNotServing},
-	    {"CLUSTERDOWN", Refusal::kNotServing}, {"MOVED", Refusal::kNotServing},
-	    {"ASK", Refusal::kNotServing},         {"TRYAGAIN", Refusal::kNotServing},
+	    {"WRONGTYPE", Refusal::kData},
+	    {"NOAUTH", Refusal::kLogin},
+	    {"WRONGPASS", Refusal::kLogin},
+	    {"NOPERM", Refusal::kPermission},
+	    {"OOM", Refusal::kFull},
+	    {"MISCONF", Refusal::kFull},
+	    {"NOREPLICAS", Refusal::kFull},
+	    {"LOADING", Refusal::kNotServing},
+	    {"BUSY", Refusal::kNotServing},
+	    {"MASTERDOWN", Refusal::kNotServing},
+	    {"READONLY", Refusal::kNotServing},
+	    {"CLUSTERDOWN", Refusal::kNotServing},
+	    {"MOVED", Refusal::kNotServing},
+	    {"ASK", Refusal::kNotServing},
+	    {"TRYAGAIN", Refusal::kNotServing},
 	};
 	std::string_view first = text.substr(0, text.find(' '));
 
 	for (const auto &each : kWords)
 		if (first == each.word)
 			return each.refusal;
-	return Refusal::kCommand;
+	return Refusal::kOther;
 }
 
 } /* namespace cache_ext::redis */

@@ -15,7 +15,8 @@ namespace cache_ext::redis {
 
 enum class Refusal
 {
-	kCommand,    /* the command's own fault: nothing is wrong with server or connection */
+	kData,       /* the key holds something else: nothing is wrong with server or connection */
+	kOther,      /* nothing that is known to mean more */
 	kPermission, /* this user may not do it, or not with this key */
 	kFull,       /* reads are served, writes are not */
 	kNotServing, /* it is no use to anybody now, or not the server we look for */

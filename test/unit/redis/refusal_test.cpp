@@ -24,13 +24,14 @@ TEST(Refusal, IsKnownByItsFirstWord)
 	EXPECT_EQ(classify_refusal("READONLY You can't write"), Refusal::kNotServing);
 	EXPECT_EQ(classify_refusal("MOVED 1234 10.0.0.1:6379"), Refusal::kNotServing);
 	EXPECT_EQ(classify_refusal("BUSY"), Refusal::kNotServing);
+	EXPECT_EQ(classify_refusal("WRONGTYPE Operation against a key"), Refusal::kData);
 }
 
-TEST(Refusal, IsTheCommandsOwnFaultOtherwise)
+TEST(Refusal, SaysNothingOfTheServerOtherwise)
 {
-	for (const char *text : {"", "ERR unknown command", "WRONGTYPE Operation", "EXECABORT", "oom x",
+	for (const char *text : {"", "ERR unknown command", "EXECABORT", "oom x",
 	                         "BUSYKEY Target key name already exists", " LOADING", "%s%n"})
-		EXPECT_EQ(classify_refusal(text), Refusal::kCommand) << text;
+		EXPECT_EQ(classify_refusal(text), Refusal::kOther) << text;
 }
 
 } /* namespace */
