@@ -33,6 +33,11 @@ classify_refusal(std::string_view text) noexcept
 	    {"ASK", Refusal::kNotServing},
 	    {"TRYAGAIN", Refusal::kNotServing},
 	};
+	/* Numbers have no word of their own. */
+	for (std::string_view number : {"ERR value is not an integer", "ERR increment or decrement"})
+		if (text.substr(0, number.size()) == number)
+			return Refusal::kData;
+
 	std::string_view first = text.substr(0, text.find(' '));
 
 	for (const auto &each : kWords)

@@ -23,7 +23,7 @@ enum class Refusal
 	kLogin       /* it does not let us in */
 };
 
-/* By the first word of an error's text. */
+/* By how an error's text begins. */
 Refusal classify_refusal(std::string_view text) noexcept;
 
 } /* namespace cache_ext::redis */

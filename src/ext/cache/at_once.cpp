@@ -291,6 +291,7 @@ increase_at_once(std::string_view key, int64 by)
 		refuse_text(key);
 	if (reply.text.find("not an integer") != std::string::npos)
 		return increase_enveloped(key, by);
+	pg::redis_disconnect(); /* who answers so may be anybody */
 	throw Error(kConnectionFailure, "could not count in Redis server \"" + pg::redis_name() + "\"",
 	            "Redis answers: " + redis::readable(reply.text) + ".");
 }

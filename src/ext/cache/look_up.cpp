@@ -267,6 +267,15 @@ versions_of(const Question &question, const std::vector<uint32> &buckets, const 
 	return digester.finish();
 }
 
+/* The answer to an MGET of so many names?  Anything else comes from no Redis. */
+static bool
+are_values(const Reply &reply, size_t names)
+{
+	return reply.is_array() && reply.elements.size() == names &&
+	       std::all_of(reply.elements.begin(), reply.elements.end(),
+	                   [](const Reply &each) { return each.is_nil() || each.is_string(); });
+}
+
 static std::vector<Attempt>
 attempt(const std::vector<Question> &questions, bool with_left)
 {
@@ -303,7 +312,7 @@ attempt(const std::vector<Question> &questions, bool with_left)
 
 	Reply &reply = replies->front();
 
-	if (!reply.is_array() || reply.elements.size() != names.size())
+	if (!are_values(reply, names.size()))
 	{
 		if (reply.is_error())
 			pg::redis_note_refusal(reply);

@@ -37,7 +37,10 @@ RedisWatch::begin(const std::vector<std::string> &names, pg::RedisServer *server
 		return false;
 	if (!replies->back().is_ok())
 	{
-		pg::redis_note_refusal(replies->back());
+		if (replies->back().is_error())
+			pg::redis_note_refusal(replies->back());
+		else
+			pg::redis_disconnect();
 		return false;
 	}
 	watching = true;
@@ -65,8 +68,13 @@ RedisWatch::execute(std::initializer_list<std::string_view> command, Reply *repl
 
 	Reply &results = replies->back();
 
-	if (!results.is_array())
+	if (results.is_nil())
 		return Outcome::kConflict;
+	if (!results.is_array())
+	{
+		pg::redis_disconnect();
+		return Outcome::kUnavailable;
+	}
 	if (note_first_refusal(results.elements))
 		return Outcome::kUnavailable;
 	if (reply != nullptr && !results.elements.empty())

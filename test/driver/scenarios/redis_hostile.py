@@ -83,7 +83,7 @@ def check_end(servers, db):
 def reads_survive_every_answer(options):
     current = {}
     fake = Server("hostile", Script(lambda request: current["lie"]))
-    with Servers("hostile_pg", fake, **settings()) as servers:
+    with Servers("hostile_pg", None, **settings()) as servers:
         with servers.session() as db:
             for number, lie in enumerate(ERRORS + NONSENSE + WRONG_TYPE + HALF + EXTRA + [False, None]):
                 current["lie"] = lie
@@ -101,7 +101,7 @@ def a_handshake_survives_every_answer(options):
         return b"+OK\r\n"
 
     fake = Server("hostile_hello", reply)
-    with Servers("hostile_hello_pg", fake, **settings()) as servers:
+    with Servers("hostile_hello_pg", None, **settings()) as servers:
         with servers.session() as db:
             lies = ERRORS + NONSENSE + HALF + EXTRA + [False, None]
             for number, lie in enumerate(lies):
@@ -126,7 +126,7 @@ def counting_says_that_it_cannot(options):
         except Exception as error:
             return error.pgcode
 
-    with Servers("hostile_incr_pg", fake, **settings()) as servers:
+    with Servers("hostile_incr_pg", None, **settings()) as servers:
         with servers.session() as db:
             for number, lie in enumerate(ERRORS + NONSENSE + HALF + [False, None, b"$5\r\nhello\r\n", b"*0\r\n"]):
                 current["lie"] = lie
@@ -167,7 +167,7 @@ def resets_and_single_bytes_end_in_time(options):
         return answer
 
     fake.reply = reply
-    with Servers("bytes_pg", fake, **settings()) as servers:
+    with Servers("bytes_pg", None, **settings()) as servers:
         with servers.session() as db:
             current["mode"] = "reset"
             for number, cut in enumerate(range(0, 60)):

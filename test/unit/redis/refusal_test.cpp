@@ -24,6 +24,7 @@ TEST(Refusal, IsKnownByItsFirstWord)
 	EXPECT_EQ(classify_refusal("READONLY You can't write"), Refusal::kNotServing);
 	EXPECT_EQ(classify_refusal("MOVED 1234 10.0.0.1:6379"), Refusal::kNotServing);
 	EXPECT_EQ(classify_refusal("BUSY"), Refusal::kNotServing);
+	EXPECT_EQ(classify_refusal("ERR value is not an integer or out of range"), Refusal::kData);
 	EXPECT_EQ(classify_refusal("WRONGTYPE Operation against a key"), Refusal::kData);
 }
 
