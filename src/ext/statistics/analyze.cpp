@@ -53,8 +53,9 @@ source_expr(Node *node, Index varno, const char *what)
 		         errmsg("a statistic cannot contain a function that is not immutable in %s", what),
 		         errdetail("Its value could change without any change to a row, unseen by "
 		                   "the statistic."),
-		         errhint("Cast timestamptz with AT TIME ZONE and a constant zone, or keep "
-		                 "the expression in a column.")));
+		         errhint("Cast timestamptz with AT TIME ZONE and a constant zone, or keep the "
+		                 "expression in a column.  A window relative to now() is a comparison in "
+		                 "WHERE with a column of type timestamp, timestamptz or date.")));
 	if (contain_subplans(node) || checkExprHasSubLink(node))
 		refuse(
 		    "a subquery here",

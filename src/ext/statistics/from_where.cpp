@@ -302,12 +302,29 @@ check_not_in(const Taken *taken, const Condition *condition)
 	           "NOT NULL.");
 }
 
+/* Whether there are rows does not depend on their order, on duplicates, or on a limit above zero.
+ */
+static void
+drop_what_does_not_matter(Query *query, bool is_exists)
+{
+	auto *limit = (Const *) eval_const_expressions(nullptr, query->limitCount);
+
+	if (is_exists && limit != nullptr && IsA(limit, Const) &&
+	    (limit->constisnull || DatumGetInt64(limit->constvalue) > 0))
+		query->limitCount = nullptr;
+	if (query->limitCount != nullptr || query->limitOffset != nullptr)
+		return;
+	query->sortClause = NIL;
+	query->distinctClause = NIL;
+}
+
 static Condition *
 take_condition(const Level *level, SubLink *link, bool anti)
 {
 	auto *condition = static_cast<Condition *>(palloc0(sizeof(Condition)));
 	auto *query = castNode(Query, link->subselect);
 
+	drop_what_does_not_matter(query, link->subLinkType == EXISTS_SUBLINK);
 	refuse_clauses(query);
 	if (query->hasAggs || query->groupClause != NIL || query->havingQual != nullptr)
 		refuse_condition("EXISTS or IN over an aggregate", "It must ask for rows of a table.");
@@ -347,7 +364,7 @@ take_from(Level *level, Node *item, List *quals)
 
 		if (join->jointype != JOIN_INNER)
 			refuse("an outer join", "Its rows without a partner come and go with other rows.",
-			       "Use an inner join, or add a scalar subquery with NOT EXISTS.");
+			       "Use an inner join; NOT EXISTS in WHERE selects the rows without a partner.");
 		quals = take_from(level, join->larg, quals);
 		quals = take_from(level, join->rarg, quals);
 		quals = list_concat(quals, make_ands_implicit((Expr *) copyObjectImpl(join->quals)));
