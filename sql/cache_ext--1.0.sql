@@ -632,6 +632,19 @@ COMMENT ON FUNCTION cache_query(text, text[], interval, text[]) IS
 
 REVOKE ALL ON FUNCTION cache_query(text, text[], interval, text[]) FROM PUBLIC;   -- fills what all share
 
+CREATE FUNCTION cache_warm(
+    pattern text DEFAULT NULL,
+    OUT key text,
+    OUT ok boolean,
+    OUT elapsed interval,
+    OUT error text
+) RETURNS SETOF record
+    AS 'MODULE_PATHNAME', 'cache_ext_warm'
+    LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION cache_warm(text) IS
+    'loads anew what loaders without placeholders answer and what warming queries name, a row a key; all, or keys that match the glob pattern';
+REVOKE ALL ON FUNCTION cache_warm(text) FROM PUBLIC;   -- runs queries of others
+
 ---------------------------------------------------------------------------
 -- The link to Redis
 ---------------------------------------------------------------------------
@@ -678,6 +691,381 @@ CREATE FUNCTION cache_ping() RETURNS interval
     LANGUAGE C VOLATILE PARALLEL RESTRICTED;
 COMMENT ON FUNCTION cache_ping() IS 'round trip to Redis now, or the error that prevents one';
 REVOKE ALL ON FUNCTION cache_ping() FROM PUBLIC;   -- does not wait for the pause after a failure
+
+---------------------------------------------------------------------------
+-- Operating it
+---------------------------------------------------------------------------
+
+CREATE FUNCTION cache_ext_internal.stats(
+    OUT tier text,
+    OUT hits bigint,
+    OUT misses bigint,
+    OUT sets bigint,
+    OUT deletes bigint,
+    OUT errors bigint,
+    OUT stale_hits bigint,
+    OUT evictions bigint,
+    OUT keys bigint,
+    OUT bytes bigint,
+    OUT avg_ms double precision,
+    OUT p99_ms double precision,
+    OUT reset_at timestamptz
+) RETURNS SETOF record
+    AS 'MODULE_PATHNAME', 'cache_ext_stats'
+    LANGUAGE C VOLATILE PARALLEL RESTRICTED ROWS 3;
+COMMENT ON FUNCTION cache_ext_internal.stats() IS 'what cache_stats is made from';
+
+CREATE FUNCTION cache_ext_internal.memory_is_there() RETURNS boolean
+    AS 'MODULE_PATHNAME', 'cache_ext_memory_is_there'
+    LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION cache_ext_internal.memory_is_there() IS 'may this server use the memory tier?';
+
+CREATE FUNCTION cache_ext_internal.loader_relations(OUT pattern text, OUT relation regclass, OUT error text)
+    RETURNS SETOF record
+    AS 'MODULE_PATHNAME', 'cache_ext_loader_relations'
+    LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION cache_ext_internal.loader_relations() IS
+    'which relations each loader''s query reads, or why that cannot be told';
+
+CREATE VIEW cache_stats AS
+    SELECT s.tier, s.hits, s.misses,
+        pg_catalog.round(100.0 * s.hits / nullif(s.hits + s.misses, 0), 2)::numeric(5, 2) AS hit_rate,
+        s.sets, s.deletes, s.evictions, s.errors, s.stale_hits,
+        CASE s.tier WHEN 'redis' THEN r.keys ELSE s.keys END AS keys,
+        CASE s.tier WHEN 'redis' THEN r.memory_bytes ELSE s.bytes END AS bytes,
+        s.avg_ms, s.p99_ms, s.reset_at
+    FROM cache_ext_internal.stats() s
+        LEFT JOIN LATERAL (SELECT * FROM @extschema@.redis_status LIMIT 1) r ON s.tier = 'redis';
+COMMENT ON VIEW cache_stats IS 'what each tier of the cache has done in this database since reset_at';
+COMMENT ON COLUMN cache_stats.hits IS 'memory and redis: answers; query: queries that were run';
+COMMENT ON COLUMN cache_stats.misses IS 'memory and redis: nothing there; query: neither a query nor a loader';
+COMMENT ON COLUMN cache_stats.hit_rate IS 'percent, NULL before the first read';
+COMMENT ON COLUMN cache_stats.deletes IS 'keys that cache_delete has named';
+COMMENT ON COLUMN cache_stats.evictions IS 'of memory: entries that made room, on the whole server';
+COMMENT ON COLUMN cache_stats.errors IS 'redis: could not be used; query: failed';
+COMMENT ON COLUMN cache_stats.stale_hits IS 'expired values given because their query failed';
+COMMENT ON COLUMN cache_stats.p99_ms IS 'to within a fifth';
+GRANT SELECT ON cache_stats TO PUBLIC;   -- figures, no names
+
+CREATE FUNCTION cache_stats_reset() RETURNS void
+    AS 'MODULE_PATHNAME', 'cache_ext_stats_reset'
+    LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION cache_stats_reset() IS 'begin the figures of cache_stats anew for this database';
+REVOKE ALL ON FUNCTION cache_stats_reset() FROM PUBLIC;   -- takes figures away from others
+
+CREATE FUNCTION cache_explain(
+    INOUT key text,
+    OUT tier text,
+    OUT age interval,
+    OUT ttl interval,
+    OUT tags text[],
+    OUT bytes bigint,
+    OUT loads bigint,
+    OUT hits bigint,
+    OUT removed_at timestamptz,
+    OUT removed_by text,
+    OUT removed_xid xid8,
+    OUT reason text
+)
+    AS 'MODULE_PATHNAME', 'cache_ext_explain'
+    LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION cache_explain(text) IS
+    'where the key is cached and why, or why not; removals of names that share a generation show as well';
+REVOKE ALL ON FUNCTION cache_explain(text) FROM PUBLIC;   -- tells what others cached
+
+CREATE VIEW cache_settings AS
+    SELECT s.name,
+        pg_catalog.regexp_replace(s.setting, '://([^:@/]*):[^@]*@', '://\1:***@') AS value,
+        s.unit, s.source, s.short_desc AS effect
+    FROM pg_catalog.pg_settings s
+    WHERE s.name LIKE 'cache\_ext.%';
+COMMENT ON VIEW cache_settings IS 'the settings of cache_ext that you may see, passwords masked';
+GRANT SELECT ON cache_settings TO PUBLIC;   -- what SHOW tells, and less
+
+CREATE FUNCTION cache_health(
+    OUT component text,
+    OUT state text,
+    OUT detail text,
+    OUT recommendation text
+) RETURNS SETOF record
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp
+AS $health$
+DECLARE
+    found record;
+    worst integer := 0;
+    rows jsonb := '[]';
+    r record;
+BEGIN
+    FOR r IN
+        SELECT 'library' AS component,
+            CASE WHEN preloaded THEN 0 ELSE 1 END AS level,
+            CASE WHEN preloaded THEN 'loaded at the start of the server' ELSE 'loaded by each session' END AS detail,
+            CASE WHEN NOT preloaded THEN
+                'Add cache_ext to shared_preload_libraries and restart: without it there is no memory tier, and the worker starts at first use.' END AS advice
+        FROM (SELECT current_setting('shared_preload_libraries') ~ '\mcache_ext\M' AS preloaded) p
+        UNION ALL
+        SELECT 'memory', CASE WHEN there OR pg_is_in_recovery() THEN 0 ELSE 1 END,
+            CASE WHEN there THEN format('%s entries, %s bytes', s.keys, s.bytes)
+                 WHEN pg_is_in_recovery() THEN 'not used on a standby' ELSE 'there is none' END,
+            CASE WHEN NOT there AND NOT pg_is_in_recovery() THEN
+                'Add cache_ext to shared_preload_libraries, with cache_ext.memory_size above zero.' END
+        FROM cache_ext_internal.memory_is_there() there, cache_ext_internal.stats() s WHERE s.tier = 'memory'
+        UNION ALL
+        SELECT 'redis', CASE WHEN rs.state IN ('off', 'ready') THEN 0 ELSE 1 END,
+            CASE WHEN rs.state = 'off' THEN 'not configured' ELSE
+                concat_ws(', ', rs.address, rs.state, 'breaker ' || rs.breaker, rs.last_error) END,
+            CASE WHEN rs.state NOT IN ('off', 'ready') THEN
+                'Memory and queries answer meanwhile. See that Redis runs at this address and lets us in; SELECT cache_ping().' END
+        FROM @extschema@.redis_status rs
+        UNION ALL
+        SELECT 'invalidation',
+            CASE WHEN i.pending = 0 OR i.oldest > clock_timestamp() - interval '10 s' THEN 0 ELSE 1 END,
+            format('%s pending%s', i.pending,
+                CASE WHEN i.pending > 0 THEN format(', the oldest since %s%s', i.oldest, '; ' || i.last_error) ELSE '' END),
+            CASE WHEN i.pending > 0 AND i.oldest <= clock_timestamp() - interval '10 s' THEN
+                'Nothing is lost: all of it is delivered when Redis answers and the worker runs. Readers of this server see nothing old meanwhile.' END
+        FROM @extschema@.invalidation_status i
+        UNION ALL
+        SELECT 'worker',
+            CASE WHEN i.worker_pid IS NULL AND i.pending > 0 AND i.oldest <= clock_timestamp() - interval '10 s' THEN 2 ELSE 0 END,
+            CASE WHEN i.worker_pid IS NULL THEN 'has nothing to do' ELSE format('process %s', i.worker_pid) END,
+            CASE WHEN i.worker_pid IS NULL AND i.pending > 0 AND i.oldest <= clock_timestamp() - interval '10 s' THEN
+                'There is work and no worker: increase max_worker_processes.' END
+        FROM @extschema@.invalidation_status i
+        UNION ALL
+        SELECT 'statistics',
+            CASE WHEN count(*) FILTER (WHERE st.state NOT IN ('ready', 'filling')) > 0 THEN 2 ELSE 0 END,
+            format('%s, of which %s ready', count(*), count(*) FILTER (WHERE st.state = 'ready')),
+            CASE WHEN count(*) FILTER (WHERE st.state NOT IN ('ready', 'filling')) > 0 THEN
+                'See statistics_status and cache_doctor().' END
+        FROM @extschema@.statistics_status st
+        UNION ALL
+        SELECT 'cache', CASE WHEN current_setting('cache_ext.enabled')::boolean THEN 0 ELSE 1 END,
+            CASE WHEN current_setting('cache_ext.enabled')::boolean THEN 'enabled' ELSE 'disabled: queries answer' END,
+            CASE WHEN NOT current_setting('cache_ext.enabled')::boolean THEN 'Set cache_ext.enabled = on.' END
+    LOOP
+        worst := greatest(worst, r.level);
+        rows := rows || jsonb_build_object('c', r.component, 'l', r.level, 'd', r.detail, 'a', r.advice);
+    END LOOP;
+    component := 'overall';
+    state := (ARRAY['ok', 'degraded', 'down'])[worst + 1];
+    detail := (SELECT string_agg(e ->> 'c', ', ') FROM jsonb_array_elements(rows) e WHERE (e ->> 'l')::integer > 0);
+    RETURN NEXT;
+    FOR found IN SELECT e FROM jsonb_array_elements(rows) AS t (e) LOOP
+        component := found.e ->> 'c';
+        state := (ARRAY['ok', 'degraded', 'down'])[(found.e ->> 'l')::integer + 1];
+        detail := found.e ->> 'd';
+        recommendation := found.e ->> 'a';
+        RETURN NEXT;
+    END LOOP;
+END
+$health$;
+COMMENT ON FUNCTION cache_health() IS 'state of each part of cache_ext, the whole first, with advice where something is wrong';
+REVOKE ALL ON FUNCTION cache_health() FROM PUBLIC;   -- errors may name hosts
+
+CREATE FUNCTION cache_doctor(
+    OUT severity text,
+    OUT object text,
+    OUT problem text,
+    OUT remedy text
+) RETURNS SETOF record
+    LANGUAGE sql VOLATILE SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp
+AS $doctor$
+    -- triggers that watches and statistics rest on
+    SELECT 'error', t.tgrelid::regclass::text,
+        format('trigger %I is disabled: changes are missed', t.tgname),
+        format('ALTER TABLE %s ENABLE ALWAYS TRIGGER %I', t.tgrelid::regclass, t.tgname)
+    FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid
+    WHERE p.pronamespace = 'cache_ext_internal'::regnamespace AND p.proname LIKE 'capture%' AND t.tgenabled = 'D'
+    UNION ALL
+    SELECT 'error', st.relation::text, format('the statistic is %s: %s', st.state, st.detail),
+        format('SELECT @extschema@.statistics_refresh(%L)', st.relation)
+    FROM @extschema@.statistics_status st WHERE st.state NOT IN ('ready', 'filling')
+    UNION ALL
+    -- loaders
+    SELECT 'error', format('loader %s', l.pattern), format('its query cannot be run: %s', l.error),
+        format('SELECT @extschema@.cache_undefine(%L)', l.pattern)
+    FROM cache_ext_internal.loader_relations() l WHERE l.error IS NOT NULL
+    UNION ALL
+    SELECT DISTINCT 'warning', format('loader %s', l.pattern),
+        format('it reads %s, which nobody watches: its entries live to the end of their ttl whatever changes there', l.relation),
+        format('SELECT @extschema@.cache_watch(%L, patterns => ARRAY[%L])', l.relation,
+            regexp_replace(l.pattern, '\{[^{}]*\}', '*', 'g'))
+    FROM cache_ext_internal.loader_relations() l JOIN pg_class c ON c.oid = l.relation
+    WHERE c.relkind IN ('r', 'p') AND c.relnamespace NOT IN ('pg_catalog'::regnamespace, 'cache_ext_internal'::regnamespace)
+        AND NOT EXISTS (
+            SELECT FROM cache_ext_internal.watch w
+            WHERE w.relation = l.relation OR w.relation IN (SELECT relid FROM pg_partition_ancestors(l.relation)))
+    UNION ALL
+    -- where it runs
+    SELECT 'warning', 'shared_preload_libraries', 'cache_ext is not preloaded: there is no memory tier, and the worker starts at first use',
+        format('ALTER SYSTEM SET shared_preload_libraries = %L, then restart',
+            concat_ws(', ', nullif(current_setting('shared_preload_libraries'), ''), 'cache_ext'))
+    WHERE current_setting('shared_preload_libraries') !~ '\mcache_ext\M'
+    UNION ALL
+    SELECT 'warning', 'cache_ext.redis_url', 'the address holds a password, which superusers and the configuration show',
+        'ALTER SYSTEM SET cache_ext.redis_password_file = ''/path/of/a/file/of/mode/600'', and an address without the password'
+    WHERE current_setting('cache_ext.redis_url') ~ '://[^:@/]*:[^@/]+@'
+    UNION ALL
+    SELECT 'warning', 'cache_ext.enabled', 'the cache is neither read nor filled',
+        format('ALTER DATABASE %I SET cache_ext.enabled = on', current_database())
+    WHERE NOT current_setting('cache_ext.enabled')::boolean
+    UNION ALL
+    SELECT 'warning', 'Redis', format('%s: %s', rs.state, coalesce(rs.last_error, 'it has not answered')),
+        'SELECT @extschema@.cache_ping()'
+    FROM @extschema@.redis_status rs WHERE rs.state NOT IN ('off', 'ready')
+    UNION ALL
+    SELECT 'warning', w.relation::text, 'it is watched and unlogged: a crash empties it, and no row tells',
+        format('ALTER TABLE %s SET LOGGED', w.relation)
+    FROM cache_ext_internal.watch w JOIN pg_class c ON c.oid = w.relation WHERE c.relpersistence = 'u'
+$doctor$;
+COMMENT ON FUNCTION cache_doctor() IS 'holes found by looking, each with the SQL that mends it; no rows: none were found';
+REVOKE ALL ON FUNCTION cache_doctor() FROM PUBLIC;   -- names others' tables and loaders
+
+CREATE FUNCTION cache_stats_json(style text DEFAULT NULL) RETURNS jsonb
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $json$
+DECLARE
+    answered bigint;
+    missed bigint;
+    m record;
+    r record;
+    q record;
+    rate numeric;
+    redis boolean;
+BEGIN
+    SELECT * INTO m FROM @extschema@.cache_stats WHERE tier = 'memory';
+    SELECT * INTO r FROM @extschema@.cache_stats WHERE tier = 'redis';
+    SELECT * INTO q FROM @extschema@.cache_stats WHERE tier = 'query';
+    SELECT state = 'ready' INTO redis FROM @extschema@.redis_status LIMIT 1;
+    answered := m.hits + r.hits;
+    missed := q.hits + q.misses;
+    rate := coalesce(round(100.0 * answered / nullif(answered + missed, 0), 2), 0);
+    CASE style
+        WHEN 'express' THEN
+            RETURN jsonb_build_object('success', true, 'data', jsonb_build_object(
+                'hits', answered, 'misses', missed, 'hitRate', rate, 'sets', m.sets + r.sets,
+                'deletes', m.deletes, 'errors', r.errors + q.errors, 'keys', coalesce(r.keys, m.keys),
+                'memoryBytes', m.bytes, 'connected', redis, 'avgMs', m.avg_ms));
+        WHEN 'nextjs' THEN
+            RETURN jsonb_build_object('status', CASE WHEN q.errors = 0 THEN 'ok' ELSE 'degraded' END,
+                'timestamp', to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'),
+                'cache', jsonb_build_object('hitRate', rate, 'totalHits', answered, 'totalMisses', missed,
+                    'totalRequests', answered + missed, 'stale', q.stale_hits, 'keys', coalesce(r.keys, m.keys)),
+                'redis', jsonb_build_object('connected', redis, 'p99Ms', r.p99_ms));
+        WHEN 'django' THEN
+            RETURN jsonb_build_object('hits', answered, 'misses', missed, 'hit_rate', rate,
+                'keys', coalesce(r.keys, m.keys), 'memory_bytes', m.bytes, 'redis_connected', redis,
+                'since', m.reset_at);
+        ELSE
+            IF style IS NOT NULL THEN
+                RAISE EXCEPTION 'unknown style "%" of cache figures', style
+                    USING ERRCODE = 'invalid_parameter_value', HINT = 'Give ''express'', ''nextjs'' or ''django'', or nothing.';
+            END IF;
+    END CASE;
+    RETURN (SELECT jsonb_object_agg(s.tier, to_jsonb(s) - 'tier') FROM @extschema@.cache_stats s);
+END
+$json$;
+COMMENT ON FUNCTION cache_stats_json(text) IS
+    'the figures of cache_stats in the shape of an application''s endpoint: express, nextjs, django, or all of them';
+REVOKE ALL ON FUNCTION cache_stats_json(text) FROM PUBLIC;   -- for those who operate it
+
+CREATE FUNCTION cache_metrics() RETURNS text
+    LANGUAGE sql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $metrics$
+    WITH label AS (
+        SELECT format('database="%s"', replace(replace(replace(current_database(), '\', '\\'), '"', '\"'), E'\n', '\n')) AS db
+    ), figure (name, kind, help, labels, value, line) AS (
+        SELECT f.name, f.kind, f.help, format('{%s,tier="%s"}', label.db, s.tier), f.value, f.line * 10 + 1
+        FROM label, @extschema@.cache_stats s, LATERAL (VALUES
+            ('cache_ext_hits_total', 'counter', 'Answers of a tier.', s.hits::double precision, 1),
+            ('cache_ext_misses_total', 'counter', 'Reads that a tier could not answer.', s.misses, 2),
+            ('cache_ext_sets_total', 'counter', 'Values stored.', s.sets, 3),
+            ('cache_ext_deletes_total', 'counter', 'Keys named for deletion.', s.deletes, 4),
+            ('cache_ext_evictions_total', 'counter', 'Entries that made room.', s.evictions, 5),
+            ('cache_ext_errors_total', 'counter', 'Failures.', s.errors, 6),
+            ('cache_ext_stale_hits_total', 'counter', 'Expired values given while the source failed.', s.stale_hits, 7),
+            ('cache_ext_keys', 'gauge', 'Entries.', s.keys, 8),
+            ('cache_ext_bytes', 'gauge', 'Bytes of the entries.', s.bytes, 9),
+            ('cache_ext_latency_seconds_avg', 'gauge', 'Average time to an answer.', s.avg_ms / 1000, 10),
+            ('cache_ext_latency_seconds_p99', 'gauge', 'Time that 99 of 100 answers need at most.', s.p99_ms / 1000, 11)
+        ) AS f (name, kind, help, value, line)
+        UNION ALL
+        SELECT f.name, f.kind, f.help, format('{%s}', label.db), f.value, f.line * 10 + 1
+        FROM label, @extschema@.invalidation_status i, LATERAL (VALUES
+            ('cache_ext_invalidations_pending', 'gauge', 'Items that Redis has not confirmed.', i.pending::double precision, 21),
+            ('cache_ext_invalidations_delivered_total', 'counter', 'Items that Redis has confirmed.', i.delivered, 22),
+            ('cache_ext_invalidations_retried_total', 'counter', 'Deliveries that were repeated.', i.retried, 23),
+            ('cache_ext_invalidations_oldest_seconds', 'gauge', 'Age of the oldest item.',
+                extract(epoch FROM clock_timestamp() - i.oldest)::double precision, 24)
+        ) AS f (name, kind, help, value, line)
+        UNION ALL
+        SELECT 'cache_ext_redis_up', 'gauge', 'Does Redis answer?', format('{%s}', label.db),
+            CASE WHEN rs.state = 'ready' THEN 1 ELSE 0 END, 311
+        FROM label, @extschema@.redis_status rs WHERE rs.state <> 'off'
+    ), line (name, number, text) AS (
+        SELECT DISTINCT name, line - 1, format(E'# HELP %s %s\n# TYPE %1$s %3$s', name, help, kind)
+        FROM figure WHERE value IS NOT NULL
+        UNION ALL
+        SELECT name, line, name || labels || ' ' || value FROM figure WHERE value IS NOT NULL
+    )
+    SELECT string_agg(text, E'\n' ORDER BY number, text) || E'\n' FROM line
+$metrics$;
+COMMENT ON FUNCTION cache_metrics() IS 'the figures of cache_stats and invalidation_status as Prometheus reads them';
+REVOKE ALL ON FUNCTION cache_metrics() FROM PUBLIC;   -- for those who operate it
+
+CREATE FUNCTION cache_grant(role regrole, level text, prefix text DEFAULT '') RETURNS void
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $grant$
+DECLARE
+    levels constant text[] := ARRAY['read', 'write', 'admin'];
+    wanted text[] := ARRAY['cache_get', 'cache_get_many', 'cache_exists', 'cache_ttl', 'cache_query'];
+    f regprocedure;
+BEGIN
+    IF role IS NULL OR level IS NULL OR prefix IS NULL THEN
+        RAISE EXCEPTION 'role, level and prefix must not be null' USING ERRCODE = 'null_value_not_allowed';
+    END IF;
+    IF level <> ALL (levels) THEN
+        RAISE EXCEPTION 'unknown level "%"', level
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'Give ''read'', ''write'' or ''admin''.';
+    END IF;
+    IF level IN ('write', 'admin') THEN
+        wanted := wanted || ARRAY['cache_set', 'cache_set_many', 'cache_add', 'cache_delete', 'cache_expire', 'cache_incr',
+            'cache_invalidate', 'cache_invalidate_tags', 'cache_invalidate_pattern', 'cache_publish'];
+    END IF;
+    IF level = 'admin' THEN
+        IF prefix <> '' THEN
+            RAISE EXCEPTION 'an administrator of the cache cannot be kept to a prefix'
+                USING ERRCODE = 'invalid_parameter_value';
+        END IF;
+        wanted := wanted || ARRAY['cache_define', 'cache_undefine', 'cache_keys', 'cache_clear', 'cache_warm', 'cache_watch',
+            'cache_unwatch', 'cache_stats_reset', 'cache_explain', 'cache_health', 'cache_doctor', 'cache_stats_json',
+            'cache_metrics', 'cache_ping'];
+    END IF;
+    FOR f IN
+        SELECT p.oid FROM pg_proc p
+            JOIN pg_depend d ON d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e'
+            JOIN pg_extension e ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid AND e.extname = 'cache_ext'
+        WHERE p.pronamespace = e.extnamespace AND p.proname = ANY (wanted)
+        ORDER BY p.proname
+    LOOP
+        EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO %s', f, role);
+    END LOOP;
+    IF prefix <> '' THEN
+        EXECUTE format('ALTER ROLE %s IN DATABASE %I SET cache_ext.allowed_prefix = %L', role, current_database(), prefix);
+    ELSE
+        EXECUTE format('ALTER ROLE %s IN DATABASE %I RESET cache_ext.allowed_prefix', role, current_database());
+    END IF;
+END
+$grant$;
+COMMENT ON FUNCTION cache_grant(regrole, text, text) IS
+    'lets a role read, write or administer the cache; with a prefix its sessions may name only keys that begin so';
+REVOKE ALL ON FUNCTION cache_grant(regrole, text, text) FROM PUBLIC;   -- gives rights away
 
 ---------------------------------------------------------------------------
 -- The worker

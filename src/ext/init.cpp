@@ -6,6 +6,7 @@
  *
  *-------------------------------------------------------------------------
  */
+#include "ext/cache/counters.hpp"
 #include "ext/cache/load_lock.hpp"
 #include "ext/cache/memory.hpp"
 #include "ext/invalidation/items.hpp"
@@ -29,6 +30,7 @@ _PG_init(void)
 	cache_ext::invalidation::register_item_callbacks();
 	cache_ext::cache::register_memory();
 	cache_ext::cache::register_load_marks();
+	cache_ext::cache::register_counters();
 	cache_ext::worker::register_worker();
 }
 }

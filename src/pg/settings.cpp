@@ -61,6 +61,7 @@ bool cache_enabled = true;
 char *key_prefix = nullptr;
 int default_ttl_s = kDefaultTtlS;
 int max_value_size_kb = kDefaultMaxValueSizeKb;
+char *allowed_prefix = nullptr;
 int max_loads = 0;
 int load_wait_ms = kDefaultLoadWaitMs;
 int invalidation_mode = kInvalidationAsync;
@@ -281,6 +282,10 @@ define_cache_settings()
 	                        "Size above which a value is returned and not stored.", nullptr,
 	                        &max_value_size_kb, kDefaultMaxValueSizeKb, 1, kMaxMaxValueSizeKb,
 	                        PGC_SUSET, GUC_UNIT_KB, nullptr, nullptr, nullptr);
+	DefineCustomStringVariable("cache_ext.allowed_prefix",
+	                           "What every key must begin with that a session names.",
+	                           "cache_grant sets it for a role.", &allowed_prefix, "", PGC_SUSET, 0,
+	                           nullptr, nullptr, nullptr);
 	DefineCustomIntVariable("cache_ext.max_loads",
 	                        "Most queries that the cache runs at once on this server, 0 for any.",
 	                        nullptr, &max_loads, 0, 0, kMaxMaxLoads, PGC_SUSET, 0, nullptr, nullptr,

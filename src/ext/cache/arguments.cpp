@@ -37,6 +37,7 @@ void
 check_key(std::string_view key)
 {
 	invalidation::check_name(key, "cache key");
+	invalidation::check_allowed(key, "cache key");
 	if (is_reserved(key))
 		ereport(ERROR,
 		        (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -154,7 +155,10 @@ tags_argument(FunctionCallInfo fcinfo, int number)
 	Names tags = names_argument(fcinfo, number, "tag");
 
 	for (int i = 0; i < tags.count; ++i)
+	{
 		invalidation::check_name(tags.names[i], "tag");
+		invalidation::check_allowed(tags.names[i], "tag");
+	}
 	return tags;
 }
 

@@ -22,6 +22,7 @@
 
 #include "core/base/error.hpp"
 #include "core/cache/envelope.hpp"
+#include "ext/cache/at_once_memory.hpp"
 #include "ext/cache/cache.hpp"
 #include "ext/cache/conversation.hpp"
 #include "ext/cache/memory.hpp"
@@ -139,6 +140,9 @@ seal(std::string_view key, const std::vector<std::string_view> &tags, Seen &&see
 bool
 add_at_once(std::string_view key, std::string_view value, int64 ttl_ms)
 {
+	if (!pg::redis_configured())
+		return add_in_memory(key, value, ttl_ms);
+
 	Storing how{jittered_ttl_ms(ttl_ms), 0, kEverybody, false};
 	bool added = false;
 
@@ -170,6 +174,9 @@ add_at_once(std::string_view key, std::string_view value, int64 ttl_ms)
 bool
 expire_at_once(std::string_view key, int64 ttl_ms)
 {
+	if (!pg::redis_configured())
+		return expire_in_memory(key, ttl_ms);
+
 	bool there = false;
 
 	(void) change_watched(key, [&](Lookup &found, RedisWatch &watch) {
@@ -213,7 +220,7 @@ refuse_overflow()
 	throw Error({"22003"}, "value of a cache entry is out of range for type bigint");
 }
 
-static int64
+int64
 sum_of(std::string_view key, std::string_view value, int64 by)
 {
 	int64 number = 0;
@@ -273,6 +280,9 @@ await_deliveries(std::string_view key)
 int64
 increase_at_once(std::string_view key, int64 by)
 {
+	if (!pg::redis_configured())
+		return increase_in_memory(key, by);
+
 	redis::Request request;
 
 	await_deliveries(key);

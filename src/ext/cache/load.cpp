@@ -12,6 +12,7 @@
 #include "core/base/error.hpp"
 #include "ext/cache/audience.hpp"
 #include "ext/cache/cache.hpp"
+#include "ext/cache/counters.hpp"
 #include "ext/cache/load_lock.hpp"
 #include "ext/cache/memory.hpp"
 #include "pg/guard.hpp"
@@ -55,6 +56,24 @@ answer_by_query(const QueryCall &call, Fill *fill, QueryAnswer *answer)
 		run_query(call, answer);
 		PopActiveSnapshot();
 	});
+}
+
+static void
+answer_counted(const QueryCall &call, Fill *fill, QueryAnswer *answer)
+{
+	uint64 begun = clock_ns();
+
+	try
+	{
+		answer_by_query(call, fill, answer);
+	}
+	catch (...)
+	{
+		count(Tier::kQuery, Event::kError);
+		throw;
+	}
+	count(Tier::kQuery, Event::kHit);
+	count_latency(Tier::kQuery, clock_ns() - begun);
 }
 
 static bool
@@ -113,9 +132,9 @@ run(Miss &miss, bool *stored)
 			fill.reset();
 	}
 
-	TimestampTz begun = GetCurrentTimestamp();
+	uint64 begun = clock_ns();
 
-	answer_by_query(source.call(), fill ? &*fill : nullptr, &answer);
+	answer_counted(source.call(), fill ? &*fill : nullptr, &answer);
 
 	std::string_view value(answer.json.data, static_cast<size_t>(answer.json.len));
 
@@ -123,9 +142,17 @@ run(Miss &miss, bool *stored)
 	{
 		Storing how = how_to_store(source, answer);
 
-		*stored = remember(miss, token, value, how, GetCurrentTimestamp() - begun);
+		*stored =
+		    remember(miss, token, value, how, static_cast<int64>((clock_ns() - begun) / 1000));
+		if (*stored)
+			count(Tier::kMemory, Event::kSet);
 		if (fill)
-			*stored = fill->finish(value, how) || *stored;
+		{
+			bool kept = fill->finish(value, how);
+
+			count(Tier::kRedis, kept ? Event::kSet : Event::kError);
+			*stored = *stored || kept;
+		}
 	}
 	return make_text(value);
 }
@@ -174,6 +201,8 @@ give_stale(const Miss &miss, const char *why)
 	text *value = miss.stale ? miss.look_for_stale() : nullptr;
 	std::string_view key = miss.key;
 
+	if (value != nullptr)
+		count(Tier::kQuery, Event::kStaleHit);
 	if (value != nullptr)
 		pg::call([&] {
 			ereport(WARNING,
@@ -327,6 +356,45 @@ load(Miss &&miss)
 	lock.release_lease();
 	lock.release();
 	return value;
+}
+
+void
+load_for_all(Miss &&miss)
+{
+	LoadLock lock(miss.source->number(miss.key));
+	Patience patience;
+	bool stored = false;
+
+	if (!is_storable(miss))
+		throw Error({"55000"}, "there is nothing to keep cache entries in");
+	if (!lock.take())
+		return;
+	(void) run_in_slot(miss, patience, &stored);
+	lock.release();
+	if (!stored)
+		throw Error(
+		    kFeatureNotSupported, "the answer could not be stored",
+		    "It is too large, depends on the session, or was overtaken by an invalidation.");
+}
+
+std::string
+error_of(const std::function<void()> &fn)
+{
+	ErrorData *error = in_subtransaction([&] {
+		try
+		{
+			fn();
+		}
+		catch (const Error &own)
+		{
+			/* As an error of the server's, so that it is undone like one. */
+			const char *message = own.message().c_str();
+
+			pg::call([&] { ereport(ERROR, (errmsg_internal("%s", message))); });
+		}
+	});
+
+	return error == nullptr ? std::string() : std::string(error->message);
 }
 
 text *

@@ -41,4 +41,10 @@ text *load(Miss &&miss);
 /* The same at once, whatever the tiers have; a null pointer when another session is loading. */
 text *load_anew(Miss &&miss);
 
+/* Stores the query's answer for everybody; nothing when another session is loading it. */
+void load_for_all(Miss &&miss);
+
+/* Run fn in a subtransaction and return the message of what it raised; empty: nothing. */
+std::string error_of(const std::function<void()> &fn);
+
 } /* namespace cache_ext::cache */

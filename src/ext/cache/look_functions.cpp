@@ -17,6 +17,7 @@
 #include "ext/cache/arguments.hpp"
 #include "ext/cache/cache.hpp"
 #include "ext/cache/conversation.hpp"
+#include "ext/cache/memory.hpp"
 #include "ext/cache/read.hpp"
 #include "ext/cache/tier.hpp"
 #include "ext/invalidation/items.hpp"
@@ -55,7 +56,26 @@ life_left(const Lookup &found)
 	return found.age.left_ms;
 }
 
-/* The own transaction's sets first, then Redis, all keys in one exchange. */
+/* Fresh entries of the memory tier; returns the numbers of the keys that have none. */
+std::vector<size_t>
+look_into_memory(const std::vector<std::string_view> &keys, std::vector<Look> *looks)
+{
+	std::vector<size_t> missing;
+
+	for (size_t i = 0; i < keys.size(); ++i)
+	{
+		MemoryHit found = memory_get(keys[i]);
+
+		if (found.fresh)
+			(*looks)[i] = {true, std::string(found.value),
+			               std::max<int64>(to_ms(found.facts.expires_at) - now_ms(), 1)};
+		else
+			missing.push_back(i);
+	}
+	return missing;
+}
+
+/* The own transaction's sets, or memory and then Redis, all keys in one exchange. */
 std::vector<Look>
 look_at(const std::vector<std::string_view> &keys, bool with_left)
 {
@@ -70,14 +90,22 @@ look_at(const std::vector<std::string_view> &keys, bool with_left)
 			if (own.state == invalidation::Pending::kSet)
 				looks[i] = {true, std::string(own.value), jittered_ttl_ms(own.ttl_ms)};
 		}
-	if (!may_share() || keys.empty())
+	if (!may_share())
 		return looks;
 
-	std::vector<Lookup> found = look_up_many(keys, with_left);
+	std::vector<size_t> missing = look_into_memory(keys, &looks);
+	std::vector<std::string_view> asked;
 
-	for (size_t i = 0; i < keys.size(); ++i)
-		if (found[i].hit())
-			looks[i] = {true, std::string(found[i].value()), life_left(found[i])};
+	for (size_t i : missing)
+		asked.push_back(keys[i]);
+	if (asked.empty() || !pg::redis_configured())
+		return looks;
+
+	std::vector<Lookup> found = look_up_many(asked, with_left);
+
+	for (size_t n = 0; n < asked.size(); ++n)
+		if (found[n].hit())
+			looks[missing[n]] = {true, std::string(found[n].value()), life_left(found[n])};
 	return looks;
 }
 
@@ -221,9 +249,13 @@ cache_ext_keys(PG_FUNCTION_ARGS)
 	pattern = pg::view(PG_GETARG_TEXT_PP(0));
 	invalidation::check_pattern(pattern);
 	pg::guard([&] {
-		if (!pg::redis_configured())
-			return;
-		for (const std::string &name : cache::names_in_redis(pattern))
+		std::set<std::string> names =
+		    pg::redis_configured() ? cache::names_in_redis(pattern) : std::set<std::string>();
+
+		for (const cache::MemoryListed &entry : cache::memory_list())
+			if (entry.valid && invalidation::glob_match(pattern, entry.key))
+				names.insert(entry.key);
+		for (const std::string &name : names)
 		{
 			std::string_view view = name;
 

@@ -626,6 +626,27 @@ run_query(const QueryCall &call, QueryAnswer *answer)
 	bring_back(call.run_as, aside);
 }
 
+List *
+relations_of_query(const QueryCall &call)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	Aside aside = put_aside(call.run_as);
+
+	SPI_connect();
+
+	List *sources = SPI_plan_get_plan_sources(prepare(call));
+	MemoryContext before = MemoryContextSwitchTo(caller);
+	List *relations =
+	    sources == NIL
+	        ? NIL
+	        : list_copy(static_cast<CachedPlanSource *>(linitial(sources))->relationOids);
+
+	MemoryContextSwitchTo(before);
+	SPI_finish();
+	bring_back(call.run_as, aside);
+	return relations;
+}
+
 Oid *
 check_query(const QueryCall &call, QueryAnswer *answer)
 {

@@ -59,4 +59,7 @@ void run_query(const QueryCall &call, QueryAnswer *answer);
  */
 Oid *check_query(const QueryCall &call, QueryAnswer *answer);
 
+/* The relations that the query reads, as oids in the current context; may raise. */
+List *relations_of_query(const QueryCall &call);
+
 } /* namespace cache_ext::cache */

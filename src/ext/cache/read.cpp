@@ -11,6 +11,7 @@
 #include "ext/cache/audience.hpp"
 #include "ext/cache/cache.hpp"
 #include "ext/cache/conversation.hpp"
+#include "ext/cache/counters.hpp"
 #include "ext/cache/load.hpp"
 #include "ext/cache/loaders.hpp"
 #include "ext/cache/memory.hpp"
@@ -122,13 +123,26 @@ class Reading
 		if (source_ && source_->loader() != nullptr)
 			if (text *value = from_memory())
 				return value;
+		if (share_ && memory_available())
+			count(Tier::kMemory, Event::kMiss);
 		if (text *value = redis_ ? from_redis() : nullptr)
 			return value;
-		return source_ ? load(miss()) : nullptr;
+		if (!source_)
+		{
+			count(Tier::kQuery, Event::kMiss);
+			return nullptr;
+		}
+		return load(miss());
 	}
 
   private:
 	const Loader *loader() const { return match_.loader.get(); }
+
+	void note_hit(Tier tier) const
+	{
+		count(tier, Event::kHit);
+		count_latency(tier, clock_ns() - begun_ns_);
+	}
 
 	void find_source()
 	{
@@ -149,6 +163,7 @@ class Reading
 		stale_ = stale_ || (found.found && !found.fresh);
 		if (!found.fresh)
 			return nullptr;
+		note_hit(Tier::kMemory);
 
 		text *value = make_text(found.value);
 
@@ -163,7 +178,11 @@ class Reading
 		redis_ = found.outcome != Lookup::Outcome::kUnavailable;
 		seen_ = found.seen;
 		if (!found.hit())
+		{
+			count(Tier::kRedis, redis_ ? Event::kMiss : Event::kError);
 			return nullptr;
+		}
+		note_hit(Tier::kRedis);
 
 		text *value = make_text(found.value());
 
@@ -228,6 +247,7 @@ class Reading
 	}
 
 	const Ask &ask_;
+	uint64 begun_ns_ = clock_ns();
 	bool share_;
 	bool redis_;
 	bool stale_ = false;

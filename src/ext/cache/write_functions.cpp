@@ -6,8 +6,10 @@
  *-------------------------------------------------------------------------
  */
 #include "ext/cache/arguments.hpp"
+#include "ext/cache/counters.hpp"
 #include "ext/invalidation/items.hpp"
 #include "pg/memory.hpp"
+#include "pg/redis_link.hpp"
 
 extern "C" {
 #include "utils/jsonb.h"
@@ -29,7 +31,10 @@ collect_value(const invalidation::SetItem &item)
 	if (is_too_large(item.value.size()))
 		invalidation::collect_key(item.key);
 	else
+	{
 		invalidation::collect_set(item);
+		count(pg::redis_configured() ? Tier::kRedis : Tier::kMemory, Event::kSet);
+	}
 }
 
 /* The text of a member's value: a string as it is, anything else as JSON. */
@@ -143,6 +148,9 @@ cache_ext_delete(PG_FUNCTION_ARGS)
 	keys = cache::keys_argument(fcinfo, 0);
 	for (int i = 0; i < keys.count; ++i)
 		invalidation::collect_key(keys.names[i]);
+	cache::count(cache::Tier::kMemory, cache::Event::kDelete, static_cast<uint64>(keys.count));
+	if (pg::redis_configured())
+		cache::count(cache::Tier::kRedis, cache::Event::kDelete, static_cast<uint64>(keys.count));
 	PG_RETURN_INT64(keys.count);
 }
 

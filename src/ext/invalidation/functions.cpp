@@ -44,6 +44,7 @@ collect_array(FunctionCallInfo fcinfo, const char *what, void (*collect)(std::st
 			refuse_null(what);
 		elements[i] = PointerGetDatum(PG_DETOAST_DATUM_PACKED(elements[i]));
 		check_name(pg::view(DatumGetPointer(elements[i])), what);
+		check_allowed(pg::view(DatumGetPointer(elements[i])), what);
 	}
 	for (int i = 0; i < count; ++i)
 		collect(pg::view(DatumGetPointer(elements[i])));
@@ -81,6 +82,7 @@ cache_ext_invalidate_pattern(PG_FUNCTION_ARGS)
 	PreventCommandIfReadOnly("cache_invalidate_pattern()");
 	if (PG_ARGISNULL(0))
 		refuse_null("pattern");
+	check_allowed(cache_ext::pg::view(PG_GETARG_TEXT_PP(0)), "pattern");
 	collect_pattern(cache_ext::pg::view(PG_GETARG_TEXT_PP(0)));
 	PG_RETURN_VOID();
 }

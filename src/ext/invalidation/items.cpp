@@ -128,6 +128,17 @@ check_name(std::string_view name, const char *what)
 }
 
 void
+check_allowed(std::string_view name, const char *what)
+{
+	std::string_view allowed = pg::allowed_prefix != nullptr ? pg::allowed_prefix : "";
+
+	if (name.substr(0, allowed.size()) != allowed)
+		ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+		                errmsg("%s must begin with \"%s\"", what, pg::allowed_prefix),
+		                errdetail("This session is kept to it by cache_ext.allowed_prefix.")));
+}
+
+void
 check_pattern(std::string_view pattern)
 {
 	check_name(pattern, "pattern");

@@ -29,6 +29,9 @@ void register_item_callbacks();
 /* 22023 when the name is empty or too long; what says which kind, as in "key". */
 void check_name(std::string_view name, const char *what);
 
+/* 42501 when the name does not begin with cache_ext.allowed_prefix; for names that SQL gives. */
+void check_allowed(std::string_view name, const char *what);
+
 void collect_key(std::string_view key);
 void collect_tag(std::string_view tag);
 
