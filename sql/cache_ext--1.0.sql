@@ -46,7 +46,8 @@ CREATE TABLE cache_ext_internal.progress (
     statistic integer PRIMARY KEY REFERENCES cache_ext_internal.statistic ON DELETE CASCADE,
     last_change timestamptz,
     last_fold timestamptz,
-    folded bigint NOT NULL DEFAULT 0
+    folded bigint NOT NULL DEFAULT 0,
+    us double precision NOT NULL DEFAULT 0
 ) WITH (fillfactor = 20);
 COMMENT ON TABLE cache_ext_internal.progress IS
     'what folding has done for each statistic; a snapshot that sees its row sees the statistic filled';

@@ -289,6 +289,8 @@ SELECT statistics_create('cancelled', $$
 INSERT INTO cancel SELECT i % 3, CASE i % 2 WHEN 0 THEN 1e15 ELSE -1e15 END + i * 0.1, i * 0.1 FROM generate_series(1, 600) i;
 INSERT INTO cancel VALUES (7, 'NaN', 1), (8, 'Infinity', 1), (9, '-Infinity', 'NaN'), (10, NULL, NULL);
 SELECT statistics_verify('cancelled');
+SELECT statistics_fold() >= 0 AS folded;
+SELECT folded, write_us > 0 AND write_us < 1e7 AS measured FROM statistics_status WHERE relation = 'cancelled'::regclass;
 DELETE FROM cancel WHERE x > 1e14 AND x < 'Infinity';
 SELECT statistics_verify('cancelled');
 UPDATE cancel SET x = x + 1e15 WHERE g < 3;

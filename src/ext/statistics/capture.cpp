@@ -23,6 +23,7 @@ extern "C" {
 #include "catalog/partition.h"
 #include "commands/trigger.h"
 #include "executor/executor.h"
+#include "portability/instr_time.h"
 #include "utils/hsearch.h"
 #include "utils/inval.h"
 #include "utils/rel.h"
@@ -174,10 +175,31 @@ feed_transition_tables(Capture *capture, Delta *delta, TriggerData *trigger)
 	ExecClearTuple(new_row);
 }
 
-static void
-append(Capture *capture, Delta *delta)
+/* Time since the start, in microseconds. */
+static double
+elapsed(instr_time start)
 {
-	if (append_to_log(capture->log, delta))
+	instr_time now;
+
+	INSTR_TIME_SET_CURRENT(now);
+	INSTR_TIME_SUBTRACT(now, start);
+	return INSTR_TIME_GET_DOUBLE(now) * 1e6;
+}
+
+/*
+ * The partial row says what the trigger has cost, a share for each statistic:
+ * the time since its start, and what appending cost the last time.
+ */
+static void
+append(Capture *capture, Delta *delta, instr_time start)
+{
+	static double last_append = 0;
+	double before = elapsed(start);
+	bool appended = append_to_log(
+	    capture->log, delta, (float) ((before + last_append) / Max(capture->statistic_count, 1)));
+
+	last_append = elapsed(start) - before;
+	if (appended)
 		worker::note_committed_changes_soon();
 }
 
@@ -195,7 +217,9 @@ void
 append_relation(Capture *capture, Relation relation, int sign)
 {
 	Delta *delta = pg::make_in<Delta>(CurrentMemoryContext);
+	instr_time start;
 
+	INSTR_TIME_SET_CURRENT(start);
 	if (IsolationUsesXactSnapshot() && capture->feed_count > 0)
 	{
 		Delta *unseen = pg::make_in<Delta>(CurrentMemoryContext);
@@ -218,7 +242,7 @@ append_relation(Capture *capture, Relation relation, int sign)
 		feed_relation(capture, relation, delta, snapshot, sign, [] {});
 	UnregisterSnapshot(snapshot);
 
-	append(capture, delta);
+	append(capture, delta, start);
 }
 
 /* ---- what the server calls ---- */
@@ -242,9 +266,11 @@ Datum
 cache_ext_capture_statement(PG_FUNCTION_ARGS)
 {
 	TriggerData *trigger = trigger_data(fcinfo);
+	instr_time start;
 
 	if (SessionReplicationRole == SESSION_REPLICATION_ROLE_REPLICA)
 		PG_RETURN_POINTER(nullptr); /* the row trigger counts, even if this one was made ALWAYS */
+	INSTR_TIME_SET_CURRENT(start);
 
 	pg::guard([&] {
 		Capture *capture = capture_of(trigger->tg_relation);
@@ -252,7 +278,7 @@ cache_ext_capture_statement(PG_FUNCTION_ARGS)
 
 		pg::call([&] {
 			feed_transition_tables(capture, delta.get(), trigger);
-			append(capture, delta.get());
+			append(capture, delta.get(), start);
 		});
 	});
 	PG_RETURN_POINTER(nullptr);
@@ -262,10 +288,12 @@ Datum
 cache_ext_capture_row(PG_FUNCTION_ARGS)
 {
 	TriggerData *trigger = trigger_data(fcinfo);
+	instr_time start;
 
 	/* ENABLE TRIGGER ALL turns this REPLICA trigger into an ordinary one. */
 	if (SessionReplicationRole != SESSION_REPLICATION_ROLE_REPLICA)
 		PG_RETURN_POINTER(nullptr);
+	INSTR_TIME_SET_CURRENT(start);
 
 	pg::guard([&] {
 		Capture *capture = capture_of(trigger->tg_relation);
@@ -280,7 +308,7 @@ cache_ext_capture_row(PG_FUNCTION_ARGS)
 				feed_change(capture, delta.get(), nullptr, row);
 			else
 				feed_change(capture, delta.get(), row, nullptr);
-			append(capture, delta.get());
+			append(capture, delta.get(), start);
 		});
 	});
 	PG_RETURN_POINTER(nullptr);

@@ -368,7 +368,7 @@ read_progress(int32 statistic, Snapshot snapshot)
 {
 	CatalogScan scan("progress", 1, F_INT4EQ, Int32GetDatum(statistic), AccessShareLock, snapshot);
 	HeapTuple tuple = scan.next();
-	ProgressRow row = {false, DT_NOBEGIN, DT_NOBEGIN, 0};
+	ProgressRow row = {false, DT_NOBEGIN, DT_NOBEGIN, 0, 0};
 
 	if (HeapTupleIsValid(tuple))
 	{
@@ -378,23 +378,25 @@ read_progress(int32 statistic, Snapshot snapshot)
 		row.last_change = timestamp_or_none(tuple, 2, desc);
 		row.last_fold = timestamp_or_none(tuple, 3, desc);
 		row.folded = DatumGetInt64(scan.value(tuple, 4));
+		row.us = DatumGetFloat8(scan.value(tuple, 5));
 	}
 	scan.close(AccessShareLock);
 	return row;
 }
 
 void
-write_progress(int32 statistic, TimestampTz last_change, int64 folded)
+write_progress(int32 statistic, TimestampTz last_change, int64 folded, double us)
 {
 	CatalogScan scan("progress", 1, F_INT4EQ, Int32GetDatum(statistic), RowExclusiveLock);
 	HeapTuple old = scan.next();
-	Datum values[4] = {Int32GetDatum(statistic), 0, 0, 0};
-	bool nulls[4] = {false, true, true, false};
+	Datum values[] = {Int32GetDatum(statistic), 0, 0, 0, 0};
+	bool nulls[] = {false, true, true, false, false};
 
 	if (HeapTupleIsValid(old))
 	{
 		last_change = Max(last_change, timestamp_or_none(old, 2, RelationGetDescr(scan.table)));
 		folded += DatumGetInt64(scan.value(old, 4));
+		us += DatumGetFloat8(scan.value(old, 5));
 	}
 	if (last_change != DT_NOBEGIN)
 	{
@@ -404,6 +406,7 @@ write_progress(int32 statistic, TimestampTz last_change, int64 folded)
 	values[2] = TimestampTzGetDatum(GetCurrentTimestamp());
 	nulls[2] = false;
 	values[3] = Int64GetDatum(folded);
+	values[4] = Float8GetDatum(us);
 
 	HeapTuple fresh = heap_form_tuple(RelationGetDescr(scan.table), values, nulls);
 	if (HeapTupleIsValid(old))

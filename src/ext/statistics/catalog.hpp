@@ -43,6 +43,7 @@ struct ProgressRow
 	TimestampTz last_change; /* DT_NOBEGIN when none */
 	TimestampTz last_fold;
 	int64 folded;
+	double us; /* what the folded partial rows have cost their writers */
 };
 
 constexpr const char *kInternalSchema = "cache_ext_internal";
@@ -79,6 +80,6 @@ int32 next_number(const char *sequence);
 
 /* progress, in the given snapshot */
 ProgressRow read_progress(int32 statistic, Snapshot snapshot);
-void write_progress(int32 statistic, TimestampTz last_change, int64 folded);
+void write_progress(int32 statistic, TimestampTz last_change, int64 folded, double us);
 
 } /* namespace cache_ext::statistics */

@@ -404,8 +404,10 @@ compile_feeds(Capture *capture, Relation relation, int32 only)
 			continue;
 
 		Definition *definition = definition_of(lfirst_int(cell));
-		if (definition != nullptr)
-			compile_statistic(capture, definition, &translation, &used);
+		if (definition == nullptr)
+			continue;
+		compile_statistic(capture, definition, &translation, &used);
+		++capture->statistic_count;
 	}
 	keep_used(capture, used);
 }

@@ -31,6 +31,7 @@ struct Capture
 	MemoryContext context;
 	Delta *delta; /* lent to the running statement */
 
+	int statistic_count;
 	int feed_count;
 	Feed *feeds;
 	int used_count; /* columns that feeds look at */

@@ -502,7 +502,7 @@ apply(Pending *pending, Snapshot complete)
 	apply_totals(pending, snapshot, complete);
 	UnregisterSnapshot(snapshot);
 
-	write_progress(d->row.id, pending->last_change, pending->rows);
+	write_progress(d->row.id, pending->last_change, pending->rows, pending->us);
 	CommandCounterIncrement();
 }
 
@@ -551,7 +551,7 @@ pending_of(Folding *folding, int32 statistic)
 }
 
 static void
-collect_row(Folding *folding, std::string_view delta, TimestampTz at)
+collect_row(Folding *folding, std::string_view delta, TimestampTz at, float us)
 {
 	Decoder entries(delta.data(), delta.size());
 	Pending *previous = nullptr;
@@ -568,7 +568,10 @@ collect_row(Folding *folding, std::string_view delta, TimestampTz at)
 			continue;
 		add_entry(pending, part, &entry);
 		if (pending != previous)
+		{
 			++pending->rows;
+			pending->us += us;
+		}
 		pending->last_change = Max(pending->last_change, at);
 		previous = pending;
 	}
@@ -594,7 +597,8 @@ collect_log(Folding *folding, Oid log, Snapshot snapshot)
 		}
 		slot_getallattrs(slot);
 		collect_row(folding, pg::view(DatumGetPointer(slot->tts_values[kLogDelta - 1])),
-		            DatumGetTimestampTz(slot->tts_values[kLogAt - 1]));
+		            DatumGetTimestampTz(slot->tts_values[kLogAt - 1]),
+		            DatumGetFloat4(slot->tts_values[kLogMicroseconds - 1]));
 		simple_heap_delete(relation, &slot->tts_tid);
 		++folding->rows;
 	}

@@ -152,7 +152,8 @@ put_status(const StatisticRow &row, ReturnSetInfo *result)
 	nulls[7] = last_change == DT_NOBEGIN;
 	values[8] = TimestampTzGetDatum(progress.last_fold);
 	nulls[8] = progress.last_fold == DT_NOBEGIN;
-	nulls[9] = true;
+	values[9] = Float8GetDatum(progress.folded > 0 ? progress.us / progress.folded : 0);
+	nulls[9] = progress.folded == 0;
 	Verdict verdict = verdict_on(row.id);
 	values[10] = TimestampTzGetDatum(verdict.at);
 	nulls[10] = verdict.at == DT_NOBEGIN;

@@ -236,14 +236,15 @@ encode_entry(StringInfo out, StringInfo scratch, std::string_view key, const int
 }
 
 static void
-insert_log_row(Relation log, StringInfo row)
+insert_log_row(Relation log, StringInfo row, float us)
 {
-	Datum values[2];
-	bool nulls[2] = {false, false};
+	Datum values[kLogColumns];
+	bool nulls[kLogColumns] = {};
 
 	SET_VARSIZE(row->data, row->len);
 	values[kLogAt - 1] = TimestampTzGetDatum(GetCurrentTimestamp());
 	values[kLogDelta - 1] = PointerGetDatum(row->data);
+	values[kLogMicroseconds - 1] = Float4GetDatum(us);
 
 	HeapTuple tuple = heap_form_tuple(RelationGetDescr(log), values, nulls);
 	heap_insert(log, tuple, GetCurrentCommandId(true), 0, nullptr);
@@ -258,7 +259,7 @@ begin_row(StringInfo row)
 }
 
 bool
-append_to_log(Oid log, Delta *delta)
+append_to_log(Oid log, Delta *delta, float us)
 {
 	if (delta->size() == 0)
 		return false;
@@ -279,14 +280,15 @@ append_to_log(Oid log, Delta *delta)
 		encode_entry(&row, &scratch, key, cells, count, is_sum);
 		if ((size_t) row.len > kRowBytes - kMaxKeyBytes)
 		{
-			insert_log_row(relation, &row);
+			insert_log_row(relation, &row, us);
+			us = 0;
 			begin_row(&row);
 		}
 	});
 	if (relation == nullptr)
 		return false;
 	if (row.len > VARHDRSZ)
-		insert_log_row(relation, &row);
+		insert_log_row(relation, &row, us);
 	table_close(relation, NoLock);
 	pfree(row.data);
 	pfree(scratch.data);

@@ -32,6 +32,8 @@ constexpr int kTotals = -1;
 /* Columns of a log. */
 constexpr int kLogAt = 1;
 constexpr int kLogDelta = 2;
+constexpr int kLogMicroseconds = 3;
+constexpr int kLogColumns = 3;
 
 void begin_key(StringInfo key, int32 statistic, int part);
 
@@ -51,7 +53,7 @@ void check_key_size(StringInfo key, int32 statistic);
  * Entries that cancel out are left out.  Returns whether anything was left.
  * Shapes of cells come from the definitions.
  */
-bool append_to_log(Oid log, Delta *delta);
+bool append_to_log(Oid log, Delta *delta, float us);
 
 /* Reads the values of a key; by-reference values are copied into the current context. */
 void decode_key(Decoder *decoder, const KeyType *types, int count, Datum *values, bool *nulls);

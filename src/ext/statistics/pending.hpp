@@ -75,6 +75,7 @@ struct Pending
 	KeyTable *totals; /* cells, then a change for each derived count */
 	KeyTable **parts;
 	int64 rows;
+	double us;               /* what they have cost their writers */
 	TimestampTz last_change; /* DT_NOBEGIN when none */
 };
 
