@@ -69,6 +69,16 @@ flush_commits(Taken *taken)
 		XLogFlush(limit);
 }
 
+TimestampTz
+Taken::oldest() const
+{
+	TimestampTz oldest = 0;
+
+	for (int i = 0; i < count; ++i)
+		oldest = oldest == 0 ? rows[i].at : Min(oldest, rows[i].at);
+	return oldest;
+}
+
 void
 read_batch(Taken *taken)
 {

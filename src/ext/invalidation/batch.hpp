@@ -60,6 +60,8 @@ struct Taken
 	int row_limit = kBatchRows;
 	int item_limit = kBatchItems;
 	size_t byte_limit = kBatchBytes;
+
+	TimestampTz oldest() const; /* when the first of them was queued */
 };
 
 /* Reads and forgets its snapshot: none is held while Redis is waited for. */

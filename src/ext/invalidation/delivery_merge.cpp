@@ -1,13 +1,25 @@
 /*-------------------------------------------------------------------------
  *
  * delivery_merge.cpp
- *		A queue that grows with the names that change and not with the changes.
+ *		A queue that stays bounded while Redis is away, and forgets nothing.
+ *
+ * First items that repeat others are merged, so that the queue grows with the
+ * names that change and not with the changes.  When there are very many names,
+ * those that a watch could have made are replaced by what the watches widen to.
+ * What remains are messages, and names that somebody gave one by one.
  *
  *-------------------------------------------------------------------------
  */
 #include "ext/invalidation/delivery_steps.hpp"
 
 #include <algorithm>
+
+#include "core/invalidation/widening.hpp"
+#include "ext/invalidation/watch_rows.hpp"
+
+extern "C" {
+#include "lib/stringinfo.h"
+}
 
 namespace cache_ext::invalidation {
 
@@ -16,12 +28,18 @@ constexpr int kMergeRows = 200 * 1000;
 constexpr size_t kMergeBytes = size_t{32} * 1024 * 1024;
 constexpr size_t kMergedRowBytes = 6000;
 
+/* So many names are worth more than a new start of what is watched. */
+constexpr int64 kMostNames = 50 * 1000;
+
 namespace {
 
 /* A row's items without repetitions; values become the removal of their keys. */
 class Merger
 {
   public:
+	/* Without a widening every name stays what it is. */
+	explicit Merger(Widening *widening) : widening_(widening) {}
+
 	void add(const OutboxRow &row)
 	{
 		std::string_view rest(row.payload, row.length);
@@ -37,7 +55,13 @@ class Merger
 				throw Error(kDataCorrupted, "outbox row cannot be read");
 			whole = whole.substr(0, whole.size() - rest.size());
 			if (kind == ItemKind::kSet)
+			{
 				whole = removal_of(body);
+				kind = ItemKind::kKey;
+				body = removals_.back();
+				body.remove_prefix(body.size() - key_length_);
+			}
+			whole = widened(kind, body, whole);
 			if (kind == ItemKind::kPublish || seen_.insert(whole).second)
 				append(whole);
 		}
@@ -49,11 +73,27 @@ class Merger
 		std::vector<NewRow> rows;
 
 		for (const Chunk &chunk : chunks_)
-			rows.push_back(
-			    {kBucketOfAll, chunk.items, chunk.payload.data(), chunk.payload.size(), at});
+			if (chunk.items > 0)
+				rows.push_back(
+				    {kBucketOfAll, chunk.items, chunk.payload.data(), chunk.payload.size(), at});
 		return rows;
 	}
 
+	/* Whoever keeps a copy of what is queued has to be told that names are missing. */
+	void say_all()
+	{
+		static const char raised[] = {static_cast<char>(ItemKind::kClear), 1, '+'};
+
+		if (widened_any_ && seen_.insert({raised, sizeof(raised)}).second)
+		{
+			if (!chunks_.empty())
+				chunks_.emplace_back();
+			append({raised, sizeof(raised)});
+			chunks_.emplace_back();
+		}
+	}
+
+	int64 kept() const { return kept_; }
 	int64 saved() const { return items_ - kept_; }
 	bool worthwhile() const { return saved() * 2 > items_; }
 
@@ -76,8 +116,20 @@ class Merger
 
 		item.append(number, static_cast<size_t>(put_number(number, set.key.size()) - number));
 		item.append(set.key);
+		key_length_ = set.key.size();
 		removals_.push_back(std::move(item));
 		return removals_.back();
+	}
+
+	std::string_view widened(ItemKind kind, std::string_view body, std::string_view whole)
+	{
+		std::string_view coarse =
+		    widening_ != nullptr ? widening_->covering(kind, body) : std::string_view();
+
+		if (coarse.empty())
+			return whole;
+		widened_any_ = true;
+		return coarse;
 	}
 
 	void append(std::string_view whole)
@@ -89,6 +141,9 @@ class Merger
 		++kept_;
 	}
 
+	Widening *widening_;
+	bool widened_any_ = false;
+	size_t key_length_ = 0; /* of the last removal */
 	std::unordered_set<std::string_view> seen_;
 	std::deque<std::string> removals_;
 	std::deque<Chunk> chunks_;
@@ -98,50 +153,87 @@ class Merger
 
 } /* namespace */
 
-/*
- * While Redis is away, items that repeat others are merged into one, so that
- * the queue grows with the names that change and not with the changes.
- */
+/* All rows but those that are about the epoch. */
+static void
+merge_rows(Merger *merger, const Taken &taken)
+{
+	for (int i = 0; i < taken.count; ++i)
+		if (!asks_for_epoch(taken.rows[i]))
+			merger->add(taken.rows[i]);
+}
+
+/* Looks at the queue when it has doubled since the last time. */
 void
 Delivery::maybe_merge()
 {
 	Taken taken;
-	Merger merger;
-	std::vector<ItemPointerData> tids;
-	TimestampTz oldest = 0;
 
 	taken.row_limit = taken.item_limit = kMergeRows;
 	taken.byte_limit = kMergeBytes;
 	read_batch(&taken);
-	if (taken.count < merge_from_rows_)
+	if (taken.count < merge_from_rows_ && taken.items < merge_from_items_)
 		return;
-	for (int i = 0; i < taken.count; ++i)
-	{
-		const OutboxRow &row = taken.rows[i];
-
-		if (asks_for_epoch(row))
-			continue;
-		merger.add(row);
-		tids.push_back(row.tid);
-		oldest = oldest == 0 ? row.at : Min(oldest, row.at);
-	}
 	merge_from_rows_ = Max(kMergeAtLeast, taken.count * 2);
-	if (!merger.worthwhile())
+	merge_from_items_ = Max(kMostNames, static_cast<int64>(taken.items) * 2);
+
+	Merger merger(nullptr);
+
+	merge_rows(&merger, taken);
+	if (merger.kept() <= kMostNames)
+	{
+		if (merger.worthwhile())
+			replace_rows(taken, merger.rows(taken.oldest()), merger.saved());
 		return;
+	}
 
-	std::vector<NewRow> rows = merger.rows(oldest);
+	const char *items = nullptr;
+	int length = 0;
 
-	state_.collapsed += merger.saved();
+	in_transaction([&](MemoryContext context) {
+		StringInfoData widened;
+
+		MemoryContextSwitchTo(context);
+		initStringInfo(&widened);
+		(void) append_widened_items(&widened);
+		items = widened.data;
+		length = widened.len;
+	});
+
+	Widening widening({items, static_cast<size_t>(length)});
+	Merger collapse(&widening);
+
+	merge_rows(&collapse, taken);
+	collapse.say_all();
+	if (collapse.worthwhile())
+		replace_rows(taken, collapse.rows(taken.oldest()), collapse.saved());
+}
+
+/* In one transaction: the rows that were read go, those that say the same come. */
+void
+Delivery::replace_rows(const Taken &taken, const std::vector<NewRow> &rows, int64 saved)
+{
+	state_.collapsed += saved;
 
 	const DeliveryState &state = state_;
 
+	std::vector<ItemPointerData> tids;
+
+	for (int i = 0; i < taken.count; ++i)
+		if (!asks_for_epoch(taken.rows[i]))
+			tids.push_back(taken.rows[i].tid);
 	in_transaction([&](MemoryContext) {
 		delete_outbox_rows(taken.file, tids.data(), static_cast<int>(tids.size()));
 		insert_outbox_rows(rows.data(), static_cast<int>(rows.size()));
 		write_delivery(state);
 	});
+
+	int64 items = 0;
+
+	for (const NewRow &row : rows)
+		items += row.items;
 	merge_from_rows_ = Max(kMergeAtLeast, static_cast<int>(rows.size()) * 2);
-	dead_rows_ += static_cast<int64>(tids.size());
+	merge_from_items_ = Max(kMostNames, items * 2);
+	dead_rows_ += taken.count;
 	looked_at_size_ = false;
 }
 

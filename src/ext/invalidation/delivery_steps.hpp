@@ -101,6 +101,7 @@ class Delivery
 	void repeat_what_is_due();
 	void maybe_purge();
 	void maybe_merge();
+	void replace_rows(const Taken &taken, const std::vector<NewRow> &rows, int64 saved);
 	DeliveryTurn failed(const Error &error);
 	DeliveryTurn work();
 	bool under_load(const Taken &taken);
@@ -118,6 +119,7 @@ class Delivery
 	TimestampTz last_error_at_ = 0;
 	bool watching_ = false;
 	int merge_from_rows_ = kMergeAtLeast;
+	int64 merge_from_items_ = kMergeAtLeast;
 	int64 dead_rows_ = 0; /* since the last vacuum of the outbox */
 	bool looked_at_size_ = false;
 	int64 dead_retained_ = 0;

@@ -337,6 +337,35 @@ def a_long_outage_keeps_one_item_a_name(_):
     with_servers("outage", body, durable=True)
 
 
+def an_outage_of_very_many_names_collapses_to_what_is_watched(_):
+    def body(_, redis, db):
+        redis.kill()
+        for first in range(0, 63000, 9000):
+            db.run("INSERT INTO orders SELECT i, i FROM generate_series(%s, %s) i", (first, first + 8999))
+        db.run("SELECT cache_invalidate('mine:1'), cache_publish('news', 'kept')")
+        wait_for("the queue is short", lambda: db.value(
+            "SELECT collapsed > 60000 AND pending < 100 FROM invalidation_status"), 40)
+        db.run("INSERT INTO orders VALUES (99999, 99999)")      # the next names are names again
+        worker = db.value("SELECT worker_pid FROM invalidation_status")
+        os.kill(worker, signal.SIGSTOP)
+        redis.start()
+        for key in ("a:1", "a:62999", "a:99999", "mine:1", "mine:2", "m1"):
+            redis.ask("SET", key, "x")
+        redis.ask("SADD", "tag:v:8", "m1")
+        listener = Listener(redis, "invalidate", "news")
+        os.kill(worker, signal.SIGCONT)
+        try:
+            gone(redis, "a:1", "a:62999", "a:99999", "mine:1", "m1")
+            drained(db)
+            expect(redis.ask("EXISTS", "mine:2") == 1, "a key that nobody named was removed")
+            wait_for("the event says all", lambda: any(e["all"] for e in listener.events()))
+            wait_for("the message", lambda: ("news", "kept") in listener.messages)
+        finally:
+            listener.close()
+
+    with_servers("collapse", body, durable=True)
+
+
 def asynchronous_commits_and_prepared_ones_are_delivered(_):
     def body(server, redis, db):
         redis.ask("SET", "a:1", "x")
@@ -427,6 +456,7 @@ TESTS = [
     a_set_holds_unless_somebody_else_touched_its_buckets,
     bulk_changes_collapse_and_forget_nothing,
     a_long_outage_keeps_one_item_a_name,
+    an_outage_of_very_many_names_collapses_to_what_is_watched,
     asynchronous_commits_and_prepared_ones_are_delivered,
     the_worker_goes_when_the_database_is_wanted,
     a_worker_whose_work_fails_holds_up_nobody,
