@@ -27,10 +27,11 @@ sys.path.insert(0, os.path.join(HERE, "..", "test", "driver"))
 sys.path.insert(0, HERE)
 
 import bagdata  # noqa: E402
+import invalidation  # noqa: E402
 import growth  # noqa: E402
 from harness import Failure, Postgres, Redis, load_application, make_directory, program, wait_for  # noqa: E402
 
-PARTS = ("writes", "opposite", "bulk", "reads", "cache", "many", "growth", "steady")
+PARTS = ("writes", "opposite", "bulk", "reads", "cache", "invalidation", "many", "growth", "steady")
 WIDEST = 0.05       # a wider interval shows nothing
 CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -382,6 +383,9 @@ class Bench:
             for name, found in (("folded", quiet), ("8 writers", busy)):
                 print(f"\nstatistics_cache p50, {name}: {found[small]:.0f} µs at {small:,} bags,"
                       f" {found[large]:.0f} µs at {large:,} ({found[large] / found[small]:.2f})\n")
+
+    def invalidation(self):
+        invalidation.run(self, row)
 
     def cache(self):
         with self.server.session() as db:
