@@ -1,6 +1,7 @@
 """The link to Redis: one deadline a call, cancel is obeyed, and no reply ever reaches another question."""
 
 import os
+import re
 import threading
 import time
 
@@ -369,6 +370,49 @@ def a_password_comes_from_a_file_that_nobody_else_may_read(options):
             expect(secret not in log.read(), "the password reached the log")
 
 
+def an_acl_user_of_the_readme_can_do_all_that_is_needed(options):
+    readme = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "..", "README.md")
+    with open(readme) as file:
+        rules = re.search(r"^ *ACL SETUSER cache_ext (.*)$", file.read(), re.M)[1].split()
+    redis = Redis(work("acl"))
+    redis.start()
+    redis.ask("ACL", "SETUSER", "cache_ext", *rules)
+    url = redis.url.replace("unix://", "unix://cache_ext:password@")
+    with Servers("acl_pg", redis, cache_ext__redis_url=f"'{url}'", cache_ext__key_prefix="'shop:'") as servers:
+        with servers.session() as db:
+            db.run("CREATE TABLE orders (id integer, vendor integer)")
+            db.run("SELECT cache_watch('orders', keys => ARRAY['order:{id}'], tags => ARRAY['vendor:{vendor}'],"
+                   " patterns => '{list:*}', channels => '{changed}')")
+            redis.ask("SADD", "shop:tag:vendor:1", "shop:order:1", "shop:order:2")
+            redis.ask("SET", "shop:list:a", "x")
+            for statement in (
+                    f"SELECT cache_get('order:1', {QUERY}, tags => '{{vendor:1}}')",
+                    "SELECT cache_get('order:1')", f"SELECT cache_get('plain', {QUERY}, dialect => 'plain')",
+                    "SELECT cache_set('order:2', 'two', tags => '{vendor:1}')",
+                    "SELECT cache_set('plain:2', 'two', dialect => 'plain')",
+                    "SELECT cache_incr('counter', 2)", "SELECT cache_add('added', 'x')",
+                    "SELECT cache_expire('counter', '1 minute')", "SELECT cache_ttl('counter')",
+                    "SELECT cache_exists('counter')", "SELECT cache_keys('*')",
+                    "SELECT cache_get_many('{order:1,order:2,counter}')", "SELECT cache_delete('plain')",
+                    "SELECT cache_publish('said', 'word')", "SELECT cache_invalidate_tags('vendor:1')",
+                    "SELECT cache_invalidate_pattern('order:*')", "INSERT INTO orders VALUES (1, 1)",
+                    "TRUNCATE orders", "SELECT cache_clear()", "SELECT cache_ping()", "SELECT * FROM redis_status"):
+                db.run(statement)
+            wait_for("everything is delivered", lambda: db.value("SELECT pending FROM invalidation_status") == 0)
+            expect(redis.ask("EXISTS", "shop:list:a") == 0, "the pattern was not emptied")
+            denied = redis.ask("ACL", "LOG")
+            expect(not denied, f"denied: {denied}")
+
+            # Had something been missing, this is how it would have been seen.
+            redis.ask("ACL", "SETUSER", "cache_ext", "-unlink")
+            db.run("SELECT cache_delete('order:1')")
+            wait_for("the status tells what is missing",
+                     lambda: "NOPERM" in db.value("SELECT last_error FROM invalidation_status"))
+            expect(db.value("SELECT pending FROM invalidation_status") > 0, "an invalidation was forgotten")
+            redis.ask("ACL", "SETUSER", "cache_ext", "+unlink")
+            wait_for("it is delivered after all", lambda: db.value("SELECT pending FROM invalidation_status") == 0)
+
+
 TESTS = [
     a_reply_that_comes_too_late_reaches_no_other_question,
     a_reply_cut_in_two_by_a_cancel_reaches_no_other_question,
@@ -382,4 +426,5 @@ TESTS = [
     a_changed_address_moves_the_traffic_at_reload,
     an_address_may_have_host_port_user_password_and_database,
     a_password_comes_from_a_file_that_nobody_else_may_read,
+    an_acl_user_of_the_readme_can_do_all_that_is_needed,
 ]
