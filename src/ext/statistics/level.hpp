@@ -2,7 +2,7 @@
  *
  * level.hpp
  *		One SELECT level while a query is taken apart; shared by analyze.cpp,
- *		from_where.cpp and aggregates.cpp.
+ *		from_where.cpp, conditions.cpp and aggregates.cpp.
  *
  *-------------------------------------------------------------------------
  */
