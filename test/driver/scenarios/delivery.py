@@ -312,7 +312,11 @@ def bulk_changes_collapse_and_forget_nothing(_):
     def body(_, redis, db):
         for i in (1, 20000, 60000):
             redis.ask("SET", f"a:{i}", "x")
-        db.run("INSERT INTO orders SELECT i, i FROM generate_series(1, 60000) i")
+        db.run("INSERT INTO orders SELECT i, i FROM generate_series(1, 400000) i")
+        with open(f"/proc/{db.pid}/status") as status:
+            kilobytes = next(int(line.split()[1]) for line in status if line.startswith("RssAnon:"))
+        expect(kilobytes < 48 * 1024, f"the writer holds {kilobytes} kB")
+        expect(pending(db) < 25000, "more is queued than a watch may name")
         gone(redis, "a:1", "a:20000", "a:60000")
         drained(db)
 
