@@ -40,5 +40,7 @@ RESET cache_ext.redis_url;
 
 -- limits
 SET cache_ext.max_connections = 0;
+\set VERBOSITY sqlstate
 SET cache_ext.idle_timeout = -1;
+\set VERBOSITY default
 SET cache_ext.redis_tls_verify = 'none';

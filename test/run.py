@@ -163,8 +163,23 @@ def run_driver(tally, options):
             title = test.__name__.replace("_", " ")
             harness.end_leftovers()
             for leftover in set(os.listdir(os.environ["CACHE_EXT_WORK"])) - before:
+                if detail:
+                    detail += crash_report(os.path.join(os.environ["CACHE_EXT_WORK"], leftover, "postgres.log"))
                 shutil.rmtree(os.path.join(os.environ["CACHE_EXT_WORK"], leftover), ignore_errors=True)
             tally.note(name, title, not detail, time.monotonic() - started, detail)
+
+
+def crash_report(log):
+    """What a server that died has to say, with its stack."""
+    try:
+        with open(log, errors="replace") as file:
+            lines = file.read().splitlines()
+    except OSError:
+        return ""
+    for number, line in enumerate(lines):
+        if re.search("TRAP:|AddressSanitizer|runtime error:|PANIC|terminated by signal", line):
+            return "\n" + "\n".join(lines[number:number + 40])
+    return ""
 
 
 def where(failure):

@@ -41,7 +41,7 @@ add_name(ItemKind kind, std::string_view name)
 
 	*at++ = static_cast<char>(kind);
 	at = put_number(at, name.size());
-	memcpy(at, name.data(), name.size());
+	name.copy(at, name.size());
 
 	Size body = static_cast<Size>(at - start);
 
@@ -213,7 +213,7 @@ collect_repeat(uint64 after_ms, ItemKind kind, std::string_view name)
 
 	at = put_number(at, after_ms);
 	*at++ = static_cast<char>(kind);
-	memcpy(at, name.data(), name.size());
+	name.copy(at, name.size());
 	add_entry(j, ItemKind::kRepeat, body + body_length, body);
 }
 

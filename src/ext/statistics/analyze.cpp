@@ -5,6 +5,8 @@
  *
  *-------------------------------------------------------------------------
  */
+#include <algorithm>
+
 #include "ext/statistics/window.hpp"
 #include "pg/tree.hpp"
 
@@ -512,7 +514,7 @@ finish_buckets(const Definition *d, Part *part)
 	part->key_count = d->group_count + 1;
 	part->keys = static_cast<KeyType *>(palloc(sizeof(KeyType) * part->key_count));
 	part->keys[0] = key_type(block.window->type, InvalidOid, "a window");
-	memcpy(part->keys + 1, d->groups, sizeof(KeyType) * d->group_count);
+	std::copy_n(d->groups, d->group_count, part->keys + 1);
 	part->cell_count = block.cell_count;
 }
 
