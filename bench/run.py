@@ -71,6 +71,8 @@ READ_KEY = "\\set bag random(1, :bags)\nSELECT id, qr_id, type, status, weight_k
 READ_STATISTICS = "SELECT * FROM statistics_cache;\n"
 SELECT_1 = "SELECT 1;\n"
 CACHE_GET = "SELECT cache_get('bench-value');\n"
+TRIVIAL = "SELECT current_setting('bench.value');\n"     # a C function, a text in and 100 bytes out
+BY_KEY = "\\set id random(1, 1)\nSELECT value FROM keyed WHERE id = :id;\n"
 
 
 # ---------------------------------------------------------------------------
@@ -395,6 +397,15 @@ class Bench:
             db.run("SELECT cache_get('bench-value', $q$SELECT repeat('x', 100) AS value$q$, ttl => '1 day')")
             for _ in range(3):
                 db.run("SELECT cache_get('bench-value')")
+            db.run("ALTER DATABASE cached SET bench.value = '%s'" % ("x" * 100))
+            db.run("CREATE TABLE keyed (id integer PRIMARY KEY, value text);"
+                   "INSERT INTO keyed VALUES (1, repeat('x', 100)); VACUUM keyed")
+        for name, other, goal in (("trivial C function", TRIVIAL, 0.95), ("primary-key SELECT", BY_KEY, 1.0)):
+            for clients in (1, 8, 32):
+                self.in_turns(f"cache_get hit in memory / {name}, {clients} clients", clients, other, CACHE_GET, goal)
+        # What follows is about Redis: a hit there would be one in memory the next time.
+        self.server.settings["cache_ext.memory_size"] = "0"
+        self.server.restart()
         ratios, ones, gets, hits = [], [], [], []
         seconds = max(1, self.options.seconds // 2)
         with self.redis.client() as client:
@@ -412,6 +423,16 @@ class Bench:
             ratios.append(hit / (one + raw))
         self.note(row("cache", "cache_get hit in Redis / (SELECT 1 + raw GET)", ratios, 1.1, at_most=True, unit="µs",
                       absolute=[arithmetic.median(ones) + arithmetic.median(gets), arithmetic.median(hits)]))
+
+    def in_turns(self, name, clients, other, script, goal):
+        """Throughput of a script against that of another one, in the same database."""
+        seconds = max(1, self.options.seconds // 4)
+        runs = {other: [], script: []}
+        for number in range(self.options.pairs):
+            for each in ((other, script) if number % 2 == 0 else (script, other)):
+                runs[each].append(self.pgbench("cached", [each], clients, seconds, 1)["tps"])
+        self.note(row("cache", name, [b / a for a, b in zip(runs[other], runs[script])], goal, unit="tps",
+                      absolute=[arithmetic.median(runs[each]) for each in (other, script)]))
 
 
 def load(path):
