@@ -3,6 +3,9 @@
  * steps.hpp
  *		What writers, readers, the worker and bad luck can do in a state.
  *
+ * Every case of a switch is one step that nothing can interrupt; whatever the
+ * code does in several is several here.
+ *
  *-------------------------------------------------------------------------
  */
 #pragma once
@@ -11,6 +14,13 @@
 #include "protocol.hpp"
 
 namespace cache_ext::model {
+
+/* The set of one writer. */
+inline u8
+bit(int w)
+{
+	return static_cast<u8>(1 << w);
+}
 
 class Steps
 {
