@@ -8,7 +8,7 @@ import threading
 import time
 
 import psycopg2
-from harness import Postgres, Redis, RedisGone, expect, wait_for
+from harness import Postgres, Redis, RedisGone, expect, program, run_as_server, wait_for
 
 
 def with_servers(name, body, redis_options=(), preload=True, durable=False, **settings):
@@ -433,6 +433,36 @@ def an_idle_worker_leaves_and_the_next_commit_brings_it_back(_):
     with_servers("idle", body, preload=False)
 
 
+def a_promoted_standby_delivers_what_its_primary_could_not(_):
+    def body(server, redis, db):
+        db.run("INSERT INTO orders VALUES (1, 1)")
+        drained(db)
+        standby = Postgres(os.path.join(os.environ["CACHE_EXT_WORK"], "promoted"), dict(server.settings))
+        standby.expect("exited with exit code 1", "terminating walreceiver")
+        run_as_server([program("pg_basebackup"), "-h", server.socket, "-U", "postgres", "-D", standby.data,
+                       "-R", "-X", "stream", "-c", "fast"], standby.log)
+        try:
+            standby.start()
+            os.kill(db.value("SELECT worker_pid FROM invalidation_status"), signal.SIGSTOP)
+            redis.ask("SET", "a:2", "x")
+            db.run("INSERT INTO orders VALUES (2, 2)")
+            with standby.session("shop") as there:
+                wait_for("it is replayed", lambda: pending(there) > 0)
+                expect(not standby.worker_pids("shop"), "a worker on a standby")
+                expect(redis.ask("EXISTS", "a:2") == 1, "a standby has delivered")
+                db.close()
+                server.stop("immediate")
+                there.run("SELECT pg_promote()")
+                gone(redis, "a:2")
+                drained(there)
+            standby.stop()
+            standby.check_log()
+        finally:
+            standby.stop("immediate")
+
+    with_servers("primary", body)
+
+
 def dropping_the_extension_stops_the_worker_quietly(_):
     def body(server, redis, db):
         for _ in range(3):
@@ -465,5 +495,6 @@ TESTS = [
     the_worker_goes_when_the_database_is_wanted,
     a_worker_whose_work_fails_holds_up_nobody,
     an_idle_worker_leaves_and_the_next_commit_brings_it_back,
+    a_promoted_standby_delivers_what_its_primary_could_not,
     dropping_the_extension_stops_the_worker_quietly,
 ]
