@@ -433,6 +433,36 @@ def an_idle_worker_leaves_and_the_next_commit_brings_it_back(_):
     with_servers("idle", body, preload=False)
 
 
+def what_a_subscription_applies_is_invalidated(_):
+    def body(server, redis, db):
+        server.create_database("origin", extension=False)
+        with server.session("origin") as origin:
+            origin.run("CREATE TABLE orders (id integer PRIMARY KEY, vendor_id integer, note text)")
+            origin.run("ALTER TABLE orders REPLICA IDENTITY FULL")
+            origin.run("CREATE PUBLICATION all_orders FOR TABLE orders")
+            origin.run("SELECT pg_create_logical_replication_slot('shop', 'pgoutput')")
+            db.run(f"CREATE SUBSCRIPTION shop CONNECTION 'host={server.socket} user=postgres dbname=origin'"
+                   " PUBLICATION all_orders WITH (create_slot = false, slot_name = 'shop')")
+            for command, keys in (("INSERT INTO orders VALUES (1, 1), (2, 2)", ("a:1", "a:2")),
+                                  ("UPDATE orders SET vendor_id = 3 WHERE id = 1", ("a:1", "a:3")),
+                                  ("DELETE FROM orders WHERE id = 2", ("a:2",)),
+                                  ("TRUNCATE orders", ("a:1", "a:7"))):
+                for key in keys:
+                    redis.ask("SET", key, "x")
+                origin.run(command)
+                gone(redis, *keys)
+            db.run("ALTER SUBSCRIPTION shop DISABLE; ALTER SUBSCRIPTION shop SET (slot_name = NONE);"
+                   " DROP SUBSCRIPTION shop")
+            wait_for("the slot is free", lambda: not origin.value("SELECT active FROM pg_replication_slots"))
+            origin.run("SELECT pg_drop_replication_slot('shop')")
+        # and by a session that plays replica itself
+        redis.ask("SET", "a:5", "x")
+        db.run("SET session_replication_role = replica; INSERT INTO orders VALUES (5, 5)")
+        gone(redis, "a:5")
+
+    with_servers("apply", body, wal_level="logical", max_logical_replication_workers="8")
+
+
 def a_promoted_standby_delivers_what_its_primary_could_not(_):
     def body(server, redis, db):
         db.run("INSERT INTO orders VALUES (1, 1)")
@@ -495,6 +525,7 @@ TESTS = [
     the_worker_goes_when_the_database_is_wanted,
     a_worker_whose_work_fails_holds_up_nobody,
     an_idle_worker_leaves_and_the_next_commit_brings_it_back,
+    what_a_subscription_applies_is_invalidated,
     a_promoted_standby_delivers_what_its_primary_could_not,
     dropping_the_extension_stops_the_worker_quietly,
 ]
