@@ -9,6 +9,7 @@
 
 extern "C" {
 #include "access/genam.h"
+#include "access/heapam.h"
 #include "access/htup_details.h"
 #include "access/table.h"
 #include "catalog/indexing.h"
@@ -382,6 +383,31 @@ read_progress(int32 statistic, Snapshot snapshot)
 	}
 	scan.close(AccessShareLock);
 	return row;
+}
+
+/*
+ * Whatever the transaction's snapshot is: the newest row goes.  Folds are held
+ * off, so only another command can have removed it meanwhile.
+ */
+void
+delete_progress(int32 statistic)
+{
+	for (bool again = true; again;)
+	{
+		CatalogScan scan("progress", 1, F_INT4EQ, Int32GetDatum(statistic), RowExclusiveLock);
+
+		again = false;
+		while (HeapTuple tuple = scan.next())
+		{
+			TM_FailureData failure;
+			TM_Result result = heap_delete(scan.table, &tuple->t_self, GetCurrentCommandId(true),
+			                               InvalidSnapshot, true, &failure, false);
+
+			again = again || result == TM_Updated;
+		}
+		scan.close();
+	}
+	CommandCounterIncrement();
 }
 
 void

@@ -80,6 +80,7 @@ int32 next_number(const char *sequence);
 
 /* progress, in the given snapshot */
 ProgressRow read_progress(int32 statistic, Snapshot snapshot);
+void delete_progress(int32 statistic);
 void write_progress(int32 statistic, TimestampTz last_change, int64 folded, double us);
 
 } /* namespace cache_ext::statistics */

@@ -25,6 +25,7 @@ extern "C" {
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/syscache.h"
+#include "utils/snapmgr.h"
 }
 
 namespace cache_ext::statistics {
@@ -36,6 +37,7 @@ numbers_of(const char *query)
 	List *relations = NIL;
 	PinnedSearchPath path;
 
+	PushActiveSnapshot(GetLatestSnapshot()); /* the transaction's own may be older than the table */
 	SPI_connect();
 	if (SPI_execute(query, true, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not execute \"%s\"", query);
@@ -50,6 +52,7 @@ numbers_of(const char *query)
 		MemoryContextSwitchTo(caller);
 	}
 	SPI_finish();
+	PopActiveSnapshot();
 	path.restore();
 	return relations;
 }

@@ -71,11 +71,8 @@ is_filled(int32 statistic)
 void
 unfill(int32 statistic)
 {
-	AsOwner owner(internal_owner());
-
 	pg::hold_off_maintenance();
-	run("DELETE FROM cache_ext_internal.progress WHERE statistic = %d", statistic);
-	owner.restore();
+	delete_progress(statistic);
 	worker::note_committed_changes_soon(worker::Work::kFilling);
 }
 
@@ -260,8 +257,7 @@ empty_tables(const Definition *d)
 	for (int i = 0; i < d->part_count; ++i)
 		if (!d->parts[i].by_index)
 			empty_table(d->parts[i].table);
-	run("DELETE FROM cache_ext_internal.progress WHERE statistic = %d", d->row.id);
-	CommandCounterIncrement();
+	delete_progress(d->row.id);
 }
 
 void

@@ -25,6 +25,7 @@ extern "C" {
 #include "rewrite/rewriteHandler.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
+#include "utils/snapmgr.h"
 }
 
 namespace cache_ext::statistics {
@@ -39,8 +40,9 @@ rows_of(const char *query, Make &&make)
 	AsOwner owner(internal_owner());
 	PinnedSearchPath path;
 
+	PushActiveSnapshot(GetLatestSnapshot());
 	SPI_connect();
-	if (SPI_execute(query, false, 0) != SPI_OK_SELECT)
+	if (SPI_execute(query, true, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not execute \"%s\"", query);
 	for (uint64 i = 0; i < SPI_processed; ++i)
 	{
@@ -59,6 +61,7 @@ rows_of(const char *query, Make &&make)
 		MemoryContextSwitchTo(caller);
 	}
 	SPI_finish();
+	PopActiveSnapshot();
 	path.restore();
 	owner.restore();
 	return rows;

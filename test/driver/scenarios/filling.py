@@ -307,6 +307,37 @@ def verification_in_the_background_finds_what_is_wrong(_):
     with_items("filling_verify", body)
 
 
+def an_old_snapshot_disables_triggers(_):
+    """What a command does to a statistic does not depend on what its transaction's snapshot sees."""
+    def body(server):
+        commands = ["ALTER TABLE item DISABLE TRIGGER USER", 'DROP TRIGGER "0_cache_ext_insert" ON item']
+        for command in commands:
+            with server.session("shop") as old, server.session("shop") as db:
+                old.run("BEGIN ISOLATION LEVEL REPEATABLE READ")
+                old.run("SELECT 1 FROM pg_class LIMIT 1")
+                db.run("SELECT statistics_create('items', %s)", (QUERY,))
+                old.run(command)
+                old.run("INSERT INTO item VALUES (-5, 5, 5, 5)")
+                expect_equal(old, "items", QUERY, f"in the transaction of {command}")
+                old.run("COMMIT")
+                expect_equal(db, "items", QUERY, f"after {command}")
+                expect(state_of(db) == "stale", f"{command} went unnoticed")
+                db.run("ALTER TABLE item ENABLE TRIGGER USER")
+                if "DROP" in command:
+                    db.run("SELECT statistics_refresh('items', concurrently => true)")
+                settle(db)
+                old.run("BEGIN ISOLATION LEVEL REPEATABLE READ")
+                old.run("SELECT 1 FROM pg_class LIMIT 1")
+                db.run("SELECT statistics_drop('items')")
+                db.run("SELECT statistics_create('items', %s)", (QUERY,))
+                old.run("DROP VIEW items")
+                old.run("COMMIT")
+                left = db.rows("SELECT relname FROM pg_class WHERE relnamespace ="
+                               " 'cache_ext_internal'::regnamespace AND relname ~ '[0-9]$'")
+                expect(not left, f"DROP VIEW left {left}")
+    with_items("filling_old", body)
+
+
 def deliveries_do_not_wait_for_a_filling(_):
     def body(server, redis):
         with server.session("shop") as db:
@@ -329,5 +360,5 @@ def deliveries_do_not_wait_for_a_filling(_):
 TESTS = [writers_go_on_while_it_is_filled, open_transactions_count_once, waiting_says_why_it_would_last_forever,
          the_worker_ends_in_the_middle, things_are_dropped_in_the_middle,
          an_expression_that_raises_breaks_one_statistic_alone, deliveries_do_not_wait_for_a_filling,
-         verification_in_the_background_finds_what_is_wrong,
+         an_old_snapshot_disables_triggers, verification_in_the_background_finds_what_is_wrong,
          the_preset_is_attached_amid_writers]
