@@ -10,6 +10,7 @@
  *-------------------------------------------------------------------------
  */
 #include <cstring>
+#include <string>
 #include <string_view>
 
 #include "core/cache/envelope.hpp"
@@ -98,36 +99,79 @@ audience_of_loader(const Loader &loader)
 	return digester.finish();
 }
 
+/* What every result may depend on, as bytes. */
+static void
+collect(std::string *to)
+{
+	auto number = [to](int value) {
+		auto wide = static_cast<int64>(value);
+
+		to->append(reinterpret_cast<const char *>(&wide), sizeof(wide));
+	};
+	auto text = [&](const char *value) {
+		std::string_view view = value != nullptr ? value : "";
+
+		number(static_cast<int>(view.size()));
+		to->append(view);
+	};
+
+	number(static_cast<int>(GetUserId()));
+	number(row_security);
+	text(namespace_search_path);
+	text(pg_get_timezone_name(session_timezone));
+	number(DateStyle);
+	number(DateOrder);
+	number(IntervalStyle);
+	number(extra_float_digits);
+	number(bytea_output);
+	number(xmlbinary);
+	number(xmloption);
+	number(Array_nulls);
+	number(Transform_null_equals);
+	number(standard_conforming_strings);
+	/* By name: pg_locale.h wants ICU's headers, which building an extension need not. */
+	for (const char *name : {"lc_monetary", "lc_numeric", "lc_time"})
+		text(pg::call([&] { return GetConfigOption(name, false, false); }));
+	text(TSCurrentConfig);
+}
+
+/* On the path of every hit: comparing bytes with those of the last time is cheaper than a digest.
+ */
+static Digest
+digest_of_session()
+{
+	static std::string *last = nullptr;
+	static Digest digest;
+	std::string bytes;
+
+	bytes.reserve(256);
+	collect(&bytes);
+	if (last == nullptr || *last != bytes)
+	{
+		digest = Digester().add(bytes).finish();
+		if (last == nullptr)
+			last = new std::string();
+		last->swap(bytes);
+	}
+	return digest;
+}
+
 Digest
 current_audience(bool by_settings)
 {
-	Digester digester;
-
 	if (const Loader *loader = ActingLoader::current())
 		return by_settings ? audience_of_loader(*loader) : kEverybody;
-	add_number(&digester, static_cast<int>(GetUserId()));
-	add_number(&digester, row_security);
-	add_text(&digester, namespace_search_path);
-	add_text(&digester, pg_get_timezone_name(session_timezone));
-	add_number(&digester, DateStyle);
-	add_number(&digester, DateOrder);
-	add_number(&digester, IntervalStyle);
-	add_number(&digester, extra_float_digits);
-	add_number(&digester, bytea_output);
-	add_number(&digester, xmlbinary);
-	add_number(&digester, xmloption);
-	add_number(&digester, Array_nulls);
-	add_number(&digester, Transform_null_equals);
-	add_number(&digester, standard_conforming_strings);
-	/* By name: pg_locale.h wants ICU's headers, which building an extension need not. */
-	for (const char *name : {"lc_monetary", "lc_numeric", "lc_time"})
-		add_text(&digester, pg::call([&] { return GetConfigOption(name, false, false); }));
-	add_text(&digester, TSCurrentConfig);
-	if (by_settings)
-	{
-		add_number(&digester, static_cast<int>(GetSessionUserId()));
-		pg::call([&] { add_custom_settings(&digester); });
-	}
+
+	Digest session = digest_of_session();
+
+	if (!by_settings)
+		return session;
+
+	Digester digester;
+
+	digester.add(session.high).add(session.low);
+	add_number(&digester, static_cast<int>(GetSessionUserId()));
+	pg::call([&] { add_custom_settings(&digester); });
 	return digester.finish();
 }
 
