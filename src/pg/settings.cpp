@@ -20,6 +20,7 @@
 
 extern "C" {
 #include "access/parallel.h"
+#include "common/hashfn.h"
 #include "miscadmin.h"
 #include "utils/guc.h"
 }
@@ -159,42 +160,62 @@ cache_ext_check_key_prefix(char **value, void **, GucSource)
 	return true;
 }
 
-/* A reload assigns what was there before as well: only another value makes connections old. */
+/*
+ * A reload assigns what was there before as well: only another value makes
+ * connections old.  The old text itself is not looked at: where a parallel
+ * worker takes over its leader's settings, the server has freed it by now.
+ */
 static void
-note_assignment(const char *before, const char *after)
+note_assignment(uint64 *known, const char *value)
 {
-	if (strcmp(before != nullptr ? before : "", after != nullptr ? after : "") != 0)
+	uint64 hash = 0;
+
+	if (value != nullptr)
+		hash = hash_bytes_extended(reinterpret_cast<const unsigned char *>(value),
+		                           static_cast<int>(strlen(value)), 0);
+	if (hash != *known)
 		++redis_settings_generation;
+	*known = hash;
 }
 
 static void
 cache_ext_assign_redis_url(const char *value, void *)
 {
-	note_assignment(redis_url, value);
+	static uint64 known;
+
+	note_assignment(&known, value);
 }
 
 static void
 cache_ext_assign_redis_password_file(const char *value, void *)
 {
-	note_assignment(redis_password_file, value);
+	static uint64 known;
+
+	note_assignment(&known, value);
 }
 
 static void
 cache_ext_assign_redis_tls_ca_file(const char *value, void *)
 {
-	note_assignment(redis_tls_ca_file, value);
+	static uint64 known;
+
+	note_assignment(&known, value);
 }
 
 static void
 cache_ext_assign_redis_tls_certificate_file(const char *value, void *)
 {
-	note_assignment(redis_tls_certificate_file, value);
+	static uint64 known;
+
+	note_assignment(&known, value);
 }
 
 static void
 cache_ext_assign_redis_tls_key_file(const char *value, void *)
 {
-	note_assignment(redis_tls_key_file, value);
+	static uint64 known;
+
+	note_assignment(&known, value);
 }
 
 static void
@@ -290,11 +311,10 @@ define_cache_settings()
 	                        "Most queries that the cache runs at once on this server, 0 for any.",
 	                        nullptr, &max_loads, 0, 0, kMaxMaxLoads, PGC_SUSET, 0, nullptr, nullptr,
 	                        nullptr);
-	DefineCustomIntVariable("cache_ext.load_wait",
-	                        "Longest time to wait for another session's load of the same entry.",
-	                        "Also for one of cache_ext.max_loads to end.", &load_wait_ms,
-	                        kDefaultLoadWaitMs, 1, kMaxTimeoutMs, PGC_SUSET, GUC_UNIT_MS, nullptr,
-	                        nullptr, nullptr);
+	DefineCustomIntVariable(
+	    "cache_ext.load_wait", "Longest time to wait for another session's load of the same entry.",
+	    "Also for one of cache_ext.max_loads to end.", &load_wait_ms, kDefaultLoadWaitMs, 1,
+	    kMaxTimeoutMs, PGC_SUSET, GUC_UNIT_MS, nullptr, nullptr, nullptr);
 	/* Without preloading it has no effect, and a PGC_POSTMASTER setting could not be defined. */
 	DefineCustomIntVariable("cache_ext.memory_size", "Shared memory for cache entries; 0 for none.",
 	                        "Needs cache_ext in shared_preload_libraries.", &memory_size_kb,

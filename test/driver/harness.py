@@ -69,7 +69,7 @@ def popen(arguments, log, variables=None):
     environment.update(variables or {})
     if arguments[0] == program("postgres") and "CACHE_EXT_PRELOAD" in os.environ:
         environment["LD_PRELOAD"] = os.environ["CACHE_EXT_PRELOAD"]
-        environment.setdefault("ASAN_OPTIONS", "detect_leaks=0:abort_on_error=1:detect_stack_use_after_return=0")
+        environment.setdefault("ASAN_OPTIONS", "detect_leaks=0:abort_on_error=1:quarantine_size_mb=8")
         environment.setdefault("UBSAN_OPTIONS", "print_stacktrace=1")
     with open(log, "ab") as output:
         process = subprocess.Popen(
