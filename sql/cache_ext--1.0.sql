@@ -873,6 +873,7 @@ CREATE FUNCTION cache_doctor(
 ) RETURNS SETOF record
     LANGUAGE sql VOLATILE SECURITY DEFINER
     SET search_path = pg_catalog, pg_temp
+    SET jit = off
 AS $doctor$
     -- triggers that watches and statistics rest on
     SELECT 'error', t.tgrelid::regclass::text,
@@ -977,6 +978,7 @@ REVOKE ALL ON FUNCTION cache_stats_json(text) FROM PUBLIC;   -- for those who op
 CREATE FUNCTION cache_metrics() RETURNS text
     LANGUAGE sql VOLATILE
     SET search_path = pg_catalog, pg_temp
+    SET jit = off   -- a second of compiling for a millisecond of work
 AS $metrics$
     WITH label AS (
         SELECT format('database="%s"', replace(replace(replace(current_database(), '\', '\\'), '"', '\"'), E'\n', '\n')) AS db
