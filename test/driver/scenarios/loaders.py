@@ -46,7 +46,7 @@ def parallel(server, count, sql):
 def one_load_for_all_who_miss(options):
     for memory in (True, False):
         with Counted("flight" if memory else "flight_redis", max_connections="100",
-                     **({} if memory else {"cache_ext__memory_size": "0"})) as cache:
+                     cache_ext__memory_size="'16MB'" if memory else "0") as cache:
             db = cache.session()
             define(db, "slow:{id}", "SELECT v, pg_sleep(0.5) IS NULL AS s, trace('slow') FROM t WHERE $1 <> ''",
                    ttl="'1 minute'")
@@ -175,7 +175,7 @@ def not_more_loads_at_once_than_allowed(options):
 
 def an_expired_value_is_given_while_the_source_fails(options):
     for memory in (True, False):
-        with Cache("stale" if memory else "stale_redis", **({} if memory else {"cache_ext__memory_size": "0"})) as cache:
+        with Cache("stale" if memory else "stale_redis", cache_ext__memory_size="'16MB'" if memory else "0") as cache:
             db = cache.session()
             db.run("""CREATE FUNCTION risky() RETURNS integer LANGUAGE plpgsql STABLE AS
                       $$BEGIN IF (SELECT v FROM t) = 13 THEN RAISE 'source is down'; END IF; RETURN (SELECT v FROM t); END$$""")

@@ -27,7 +27,7 @@ def settle(db, key="k", **arguments):
 
 
 def figures_add_up_over_sessions_that_come_and_go(options):
-    with Cache("figures") as cache:
+    with Cache("figures", cache_ext__memory_size="'16MB'") as cache:
         db = cache.session()
         settle(db)
         db.run("SELECT cache_stats_reset()")
@@ -61,7 +61,7 @@ def figures_add_up_over_sessions_that_come_and_go(options):
 
 
 def an_entry_explains_itself(options):
-    with Cache("explain") as cache:
+    with Cache("explain", cache_ext__memory_size="'16MB'") as cache:
         db = cache.session()
         settle(db, "shop:k", tags="'{red}'")
         tier, tags, reason = db.rows("SELECT tier, tags, reason FROM cache_explain('shop:k')")[0]
