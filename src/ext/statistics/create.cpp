@@ -14,6 +14,7 @@
 #include "ext/statistics/source_index.hpp"
 #include "ext/statistics/sources.hpp"
 #include "ext/statistics/triggers.hpp"
+#include "ext/statistics/verify.hpp"
 #include "ext/worker.hpp"
 #include "pg/guard.hpp"
 #include "pg/maintenance_lock.hpp"
@@ -533,6 +534,7 @@ refresh(Oid relation, bool concurrently)
 
 	mend_sources(relations);
 	forget_failure(row.id);
+	forget_verdict(row.id);
 	if (concurrently)
 	{
 		unfill(row.id);

@@ -35,6 +35,7 @@ extern "C" {
 #include "executor/spi.h"
 #include "storage/bufmgr.h"
 #include "storage/lmgr.h"
+#include "storage/proc.h"
 #include "utils/backend_progress.h"
 #include "utils/backend_status.h"
 #include "utils/builtins.h"
@@ -50,8 +51,8 @@ namespace cache_ext::statistics {
 /* Filling applies its sums whenever the netted rows take this much memory. */
 constexpr size_t kFillBytes = 48 * 1024 * 1024;
 
-/* The worker waits so long for a table; less than the usual deadlock_timeout, so it gives way. */
-constexpr const char *kLockTimeout = "200ms";
+/* The worker waits so long for a table at most, and less than a deadlock's other party. */
+constexpr int kLockTimeoutMs = 200;
 
 /* Readers of a statistic that is not filled wake the worker so often. */
 constexpr int kWakeMs = 1000;
@@ -492,8 +493,9 @@ fill_next()
 	PG_TRY();
 	{
 		StartTransactionCommand();
-		(void) set_config_option("lock_timeout", kLockTimeout, PGC_SUSET, PGC_S_SESSION,
-		                         GUC_ACTION_LOCAL, true, 0, false);
+		(void) set_config_option("lock_timeout",
+		                         psprintf("%d", Max(1, Min(kLockTimeoutMs, DeadlockTimeout / 2))),
+		                         PGC_SUSET, PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
 		PushActiveSnapshot(GetTransactionSnapshot());
 		turn = pg::guard([] {
 			return OidIsValid(internal_relation("failure", true)) ? do_next() : FillTurn::kNothing;

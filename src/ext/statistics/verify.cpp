@@ -16,6 +16,7 @@
 
 #include "core/statistics/exact_decimal.hpp"
 #include "ext/statistics/sources.hpp"
+#include "ext/worker.hpp"
 #include "pg/guard.hpp"
 #include "pg/settings.hpp"
 #include "pg/tree.hpp"
@@ -74,9 +75,9 @@ exact_function()
 {
 	Oid argument = FLOAT8OID;
 	AsOwner owner(internal_owner()); /* callers may not name what is ours */
-	Oid function = LookupFuncName(list_make2(makeString(pstrdup(kInternalSchema)),
-	                                         makeString(pstrdup("exact"))),
-	                              1, &argument, false);
+	Oid function = LookupFuncName(
+	    list_make2(makeString(pstrdup(kInternalSchema)), makeString(pstrdup("exact"))), 1,
+	    &argument, false);
 
 	owner.restore();
 	return function;
@@ -279,6 +280,16 @@ remember_verdict(int32 statistic, bool ok)
 	    "SELECT id, pg_catalog.clock_timestamp(), %s FROM cache_ext_internal.statistic "
 	    "WHERE id = %d ON CONFLICT (statistic) DO UPDATE SET at = excluded.at, ok = excluded.ok",
 	    ok ? "true" : "false", statistic);
+}
+
+void
+forget_verdict(int32 statistic)
+{
+	AsOwner owner(internal_owner());
+
+	run("DELETE FROM cache_ext_internal.verification WHERE statistic = %d", statistic);
+	owner.restore();
+	worker::note_committed_changes_soon(worker::Work::kFilling);
 }
 
 void

@@ -20,6 +20,9 @@ struct Verdict
 Verdict verdict_on(int32 statistic);
 void remember_verdict(int32 statistic, bool ok);
 
+/* What was found no longer says anything: it is looked at anew. */
+void forget_verdict(int32 statistic);
+
 /* Filled statistics whose last verification is too long ago, the one that waits longest first. */
 List *unverified_statistics(); /* of StatisticRow * */
 
