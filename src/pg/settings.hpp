@@ -39,7 +39,7 @@ extern char *key_prefix;
 extern int default_ttl_s;
 extern int max_value_size_kb;
 extern char *allowed_prefix; /* all keys that this session may name begin so; empty: any */
-extern int max_loads; /* at once, on the whole server; 0: no limit */
+extern int max_loads;        /* at once, on the whole server; 0: no limit */
 extern int load_wait_ms;
 extern int memory_size_kb; /* as the server was started with */
 

@@ -47,7 +47,7 @@ class Tls
 	/* Encrypt some of the bytes; returns how many, 0 while too much waits to be sent. */
 	size_t write(std::string_view plain);
 
-	/* Decrypt into the buffer; 0: nothing more for now. */
+	/* Decrypt into the buffer; 0: more has to arrive first. */
 	size_t read(char *buffer, size_t size);
 
 	/* Has the other end said that nothing will follow? */

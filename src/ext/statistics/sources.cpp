@@ -177,7 +177,8 @@ create_log(int32 id)
 	char name[NAMEDATALEN];
 
 	log_name(id, name);
-	run("CREATE TABLE cache_ext_internal.%s (at timestamptz NOT NULL, delta bytea NOT NULL, us real NOT NULL) "
+	run("CREATE TABLE cache_ext_internal.%s (at timestamptz NOT NULL, delta bytea NOT NULL, us "
+	    "real NOT NULL) "
 	    "WITH (autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_scale_factor = 0)",
 	    name);
 	run("ALTER TABLE cache_ext_internal.%s ALTER delta SET STORAGE PLAIN, REPLICA IDENTITY FULL",
