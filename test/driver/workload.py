@@ -92,6 +92,13 @@ QUERIES = {
           AND NOT EXISTS (SELECT FROM measure o WHERE o.kind = r.kind AND o.n = r.n AND o.flag IS NULL) GROUP BY kind""",
     "{t}_lately": """SELECT kind, count(*) AS readings, sum(n) AS total, bool_and(flag) AS every FROM {t}
         WHERE at >= now() - interval '12 hours' AND at < now() AND flag IS NOT NULL GROUP BY kind""",
+    "{t}_lately_values": """SELECT kind, count(*) AS readings, max(n) AS highest, min(tag) AS tag, count(DISTINCT tag) AS tags,
+        sum(DISTINCT n) AS distinct_n, sum(num) AS total, avg(num) AS mean, min(num) FILTER (WHERE flag) AS lowest
+        FROM {t} WHERE at >= now() - interval '7 hours' AND at < now() - interval '20 minutes' GROUP BY kind""",
+    "{t}_lately_joined": """SELECT s.name, count(*) AS readings, sum(r.n) AS total, max(r.n) AS highest, min(s.id) AS first,
+        count(DISTINCT r.tag) AS tags FROM site s JOIN {t} r ON s.id = r.site_id
+        WHERE r.at > now() - interval '9 hours' AND NOT EXISTS
+            (SELECT FROM reviewer v WHERE v.id = r.reviewer_id AND v.name LIKE '%3%') GROUP BY s.name""",
     "{t}_modulus": "SELECT n % 3 AS modulus, count(*) AS readings, max(n * 2) AS twice FROM {t} GROUP BY n % 3",
 }
 FLOATS = {

@@ -5,7 +5,7 @@
  *
  *-------------------------------------------------------------------------
  */
-#include "ext/statistics/level.hpp"
+#include "ext/statistics/window.hpp"
 
 extern "C" {
 #include "catalog/pg_aggregate.h"
@@ -63,37 +63,29 @@ derived_for(Level *level, AggregateKind kind, CellRole role, int side, Expr *val
 	bool has_sides = level->here()->side_count > 0;
 	int found = -1;
 
-	if (level->here()->window != nullptr)
-		refuse(
-		    "min, max or DISTINCT in a window relative to now()",
-		    "Only counts and sums are kept by buckets of time.",
-		    "Keep a statistic grouped by date_trunc() of the column, and let a plain view choose "
-		    "among its rows.");
 	if (has_sides)
 	{
 		value = value_of_rows(value, filter);
 		filter = nullptr;
 	}
 	for (int i = 0; i < d->part_count && found < 0; ++i)
-		if (d->parts[i].kind == PartKind::kValues && d->parts[i].block == level->block &&
+		if (d->parts[i].has_values() && d->parts[i].block == level->block &&
 		    d->parts[i].place.side == side && equal(d->parts[i].value, value) &&
 		    equal(d->parts[i].filter, filter))
 			found = i;
 
 	if (found < 0)
 	{
+		const Window *window = level->here()->window;
 		Part *part = append(d->parts, d->part_count);
 
-		part->kind = PartKind::kValues;
+		part->kind = window == nullptr ? PartKind::kValues : PartKind::kBucketValues;
 		part->block = level->block;
 		part->value = value;
 		part->filter = filter;
 		part->place = has_sides ? side_column(level, side, value) : Place{side, 0};
-		part->key_count = d->group_count + 1;
-		part->keys = static_cast<KeyType *>(palloc(sizeof(KeyType) * part->key_count));
-		for (int i = 0; i < d->group_count; ++i)
-			part->keys[i] = d->groups[i];
-		part->keys[d->group_count] = key_of(value, "min, max or count(DISTINCT)");
+		part->keys = group_keys(d, window, 1, &part->key_count);
+		part->keys[part->key_count - 1] = key_of(value, "min, max or count(DISTINCT)");
 		found = d->part_count - 1;
 	}
 
@@ -101,7 +93,7 @@ derived_for(Level *level, AggregateKind kind, CellRole role, int side, Expr *val
 		if (d->derived[i].part == found && d->derived[i].kind == kind && d->derived[i].role == role)
 			return i;
 
-	const KeyType &key = d->parts[found].keys[d->group_count];
+	const KeyType &key = d->parts[found].value_key();
 	Derived *derived = append(d->derived, d->derived_count);
 	derived->kind = kind;
 	derived->role = role;
@@ -212,10 +204,6 @@ find_scale(Level *level, int side, Expr *argument, Expr *filter, Aggregate *out)
 		out->scale = Max((((typmod - (int32) VARHDRSZ) & 0x7ff) ^ 1024) - 1024, 0);
 		return;
 	}
-	if (level->here()->window != nullptr)
-		refuse("a sum of numeric without a scale in a window relative to now()",
-		       "Decimal places of values that have left the window would stay.",
-		       "Cast the argument to numeric(precision, scale).");
 	out->scale_derived = derived_for(level, AggregateKind::kMaximum, CellRole::kNonNull, side,
 	                                 scale_of(argument), filter);
 }
@@ -227,9 +215,6 @@ spelling_for(Level *level, int side, Expr *group)
 	Oid type = getBaseTypeAndTypmod(exprType((Node *) group), &typmod);
 	Oid collation = exprCollation((Node *) group);
 
-	/* Windows have no extremes: theirs are spelled as first met. */
-	if (level->here()->window != nullptr)
-		return -1;
 	if (type == NUMERICOID && typmod < (int32) VARHDRSZ)
 		return derived_for(level, AggregateKind::kMaximum, CellRole::kNonNull, side,
 		                   scale_of(group), nullptr);
@@ -291,7 +276,7 @@ keep_extreme(Level *level, Aggref *node, int side, Expr *argument, Expr *filter,
 	out->derived = derived_for(level, out->kind, CellRole::kNonNull, side, argument, filter);
 
 	const Part &part = level->definition->parts[level->definition->derived[out->derived].part];
-	const KeyType &value = part.keys[part.key_count - 1];
+	const KeyType &value = part.value_key();
 	if (!follows_default_order(node, value))
 		refuse_aggregate(node->aggfnoid);
 	if (OidIsValid(value.collation) && !get_collation_isdeterministic(value.collation))

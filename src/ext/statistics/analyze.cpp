@@ -5,8 +5,6 @@
  *
  *-------------------------------------------------------------------------
  */
-#include <algorithm>
-
 #include "ext/statistics/window.hpp"
 #include "pg/tree.hpp"
 
@@ -404,7 +402,7 @@ open_level(Definition *definition, Query *query, bool top)
 		take_from_and_where(&level);
 		if (top)
 			prepare_groups(&level);
-		if (level.grouped)
+		if (level.grouped || block->window != nullptr)
 			(void) cell_for(&level, CellRole::kRows, 0, nullptr, nullptr);
 	}
 
@@ -511,10 +509,7 @@ finish_buckets(const Definition *d, Part *part)
 {
 	const Block &block = d->blocks[part->block];
 
-	part->key_count = d->group_count + 1;
-	part->keys = static_cast<KeyType *>(palloc(sizeof(KeyType) * part->key_count));
-	part->keys[0] = key_type(block.window->type, InvalidOid, "a window");
-	std::copy_n(d->groups, d->group_count, part->keys + 1);
+	part->keys = group_keys(d, block.window, 0, &part->key_count);
 	part->cell_count = block.cell_count;
 }
 
@@ -536,7 +531,7 @@ finish_parts(Definition *d)
 		else
 			part.cell_count = part.kind == PartKind::kExists ? block.cell_count + 1 : 1;
 		part.cell_is_sum = static_cast<bool *>(palloc0(part.cell_count));
-		for (int c = 0; part.kind != PartKind::kValues && c < block.cell_count; ++c)
+		for (int c = 0; !part.has_values() && c < block.cell_count; ++c)
 		{
 			const Cell &cell = d->cells[block.first_cell + c];
 
@@ -546,10 +541,10 @@ finish_parts(Definition *d)
 				part.cell_is_sum[cell.place.number] = is_sum(cell.role);
 		}
 		part.key_desc = describe_keys(part.keys, part.key_count);
-		if (part.kind == PartKind::kValues)
+		if (part.has_values())
 		{
 			part.order = static_cast<FmgrInfo *>(palloc0(sizeof(FmgrInfo)));
-			fmgr_info(part.keys[part.key_count - 1].order_proc, part.order);
+			fmgr_info(part.value_key().order_proc, part.order);
 		}
 	}
 }

@@ -79,10 +79,11 @@ struct Cell
 
 enum class PartKind : uint8
 {
-	kValues, /* (groups, value) -> n */
-	kExists, /* join key -> cells of the block, matching rows */
-	kSide,   /* columns of a side -> rows, cells of the side */
-	kBuckets /* bucket of time, groups -> cells of the block */
+	kValues,      /* (groups, value) -> n */
+	kExists,      /* join key -> cells of the block, matching rows */
+	kSide,        /* columns of a side -> rows, cells of the side */
+	kBuckets,     /* bucket of time, groups -> cells of the block */
+	kBucketValues /* bucket of time, groups, value -> n */
 };
 
 struct Part
@@ -90,17 +91,20 @@ struct Part
 	PartKind kind;
 	int block;
 	int side;    /* kSide */
-	Expr *value; /* kValues */
+	Expr *value; /* of a part with values */
 	Expr *filter;
 	Place place; /* of the value, in a block with sides */
 	int key_count;
 	KeyType *keys;
-	FmgrInfo *order; /* kValues: compares two values */
+	FmgrInfo *order; /* compares two values */
 	TupleDesc key_desc;
 	int cell_count;
 	bool *cell_is_sum;
 	Oid table;     /* of an existing statistic */
 	bool by_index; /* no table: values are looked for in an index of the source */
+
+	bool has_values() const { return kind == PartKind::kValues || kind == PartKind::kBucketValues; }
+	const KeyType &value_key() const { return keys[key_count - 1]; }
 };
 
 enum class AggregateKind : uint8

@@ -12,8 +12,8 @@ namespace cache_ext::statistics {
 bool
 is_better(AggregateKind kind, const Part &part, Datum candidate, Datum than)
 {
-	const KeyType &type = part.keys[part.key_count - 1];
-	int order = DatumGetInt32(FunctionCall2Coll(part.order, type.collation, candidate, than));
+	int order =
+	    DatumGetInt32(FunctionCall2Coll(part.order, part.value_key().collation, candidate, than));
 
 	return kind == AggregateKind::kMaximum ? order > 0 : order < 0;
 }

@@ -147,10 +147,10 @@ totals_cells(Capture *capture, const Feed *feed, Delta *delta, const GroupValues
 {
 	int bitmap;
 
-	begin_key(&capture->key, feed->statistic, kTotals);
+	begin_key(&capture->key, feed->statistic, feed->cells_part);
 	begin_key_values(&capture->key, feed->group_count, &bitmap);
 	add_groups(capture, feed, bitmap, groups);
-	return delta->cells(key_bytes(capture, feed), (size_t) feed->totals_cells) + feed->first_cell;
+	return delta->cells(key_bytes(capture, feed), (size_t) feed->cells_of_key) + feed->first_cell;
 }
 
 static void
@@ -212,25 +212,6 @@ feed_side(Capture *capture, const Feed *feed, Delta *delta, int sign)
 }
 
 static void
-feed_bucket(Capture *capture, const Feed *feed, Delta *delta, const GroupValues &groups, int sign)
-{
-	bool null;
-	int bitmap;
-	Datum bucket = ExecEvalExprSwitchContext(feed->bucket, capture->econtext, &null);
-
-	if (null)
-		return; /* NULL is in no window */
-	begin_key(&capture->key, feed->statistic, feed->window_part);
-	begin_key_values(&capture->key, feed->group_count + 1, &bitmap);
-	add_key_value(&capture->key, feed->bucket_type, bitmap, 0, bucket, false);
-	for (int i = 0; i < feed->group_count; ++i)
-		add_key_value(&capture->key, feed->group_types[i], bitmap, i + 1, groups.values[i],
-		              groups.nulls[i]);
-	feed_cells(feed, capture->econtext,
-	           delta->cells(key_bytes(capture, feed), (size_t) feed->cell_count), sign);
-}
-
-static void
 feed_one(Capture *capture, const Feed *feed, Delta *delta, int sign)
 {
 	ExprContext *econtext = capture->econtext;
@@ -257,11 +238,8 @@ feed_one(Capture *capture, const Feed *feed, Delta *delta, int sign)
 	for (int i = 0; i < feed->group_count; ++i)
 		groups.values[i] = ExecEvalExprSwitchContext(feed->groups[i], econtext, &groups.nulls[i]);
 
-	if (feed->window_part >= 0)
-	{
-		feed_bucket(capture, feed, delta, groups, sign);
-		return;
-	}
+	if (feed->cells_part != kTotals && groups.nulls[0])
+		return; /* NULL is in no window */
 	if (feed->exists_part >= 0)
 	{
 		Datum key = ExecEvalExprSwitchContext(feed->join_key, econtext, &null);

@@ -49,9 +49,9 @@ constexpr int32 kAllStatistics = 0;
 /* In a context of its own, child of the current one; for one statistic alone it has no watches. */
 Capture *compile_capture(Relation relation, Oid root, int32 statistic = kAllStatistics);
 
-/* For one block of a statistic alone, without watches. */
-Capture *compile_block(Relation relation, Oid root, const Definition *definition,
-                       const Block *block);
+/* For the table of one block's window alone, without watches. */
+Capture *compile_window(Relation relation, Oid root, const Definition *definition,
+                        const Block *block);
 
 /* The cached capture of a relation. */
 Capture *capture_of(Relation relation);

@@ -100,7 +100,7 @@ compile_cells(Feed *feed, const Definition *d, const Block &block, int side,
 	const Cell *before = nullptr;
 
 	feed->first_cell = block.first_cell;
-	feed->totals_cells = d->cell_count;
+	feed->cells_of_key = d->cell_count;
 	feed->cells = static_cast<CellFeed *>(palloc0(sizeof(CellFeed) * Max(block.cell_count, 1)));
 	for (int i = 0; i < block.cell_count; ++i)
 	{
@@ -129,19 +129,21 @@ compile_left(Feed *feed, const Definition *d, int number, const Translation *tra
 	int group = 0;
 
 	feed->where = compile_qual(translation, block.where);
-	feed->group_count = d->group_count;
-	feed->group_types = copy_types(d->groups, d->group_count);
-	feed->groups = static_cast<ExprState **>(palloc(sizeof(ExprState *) * Max(d->group_count, 1)));
+	feed->group_types = group_keys(d, block.window, 0, &feed->group_count);
+	feed->groups =
+	    static_cast<ExprState **>(palloc(sizeof(ExprState *) * Max(feed->group_count, 1)));
+	if (block.window != nullptr)
+		feed->groups[group++] = compile(translation, window_bucket(block.window));
 	foreach (cell, d->group_exprs)
 		feed->groups[group++] = compile(translation, (Expr *) lfirst(cell));
 
+	compile_cells(feed, d, block, kNoSide, translation);
 	if (block.window != nullptr)
 	{
-		feed->window_part = block.window->part;
-		feed->bucket_type = d->parts[block.window->part].keys[0];
-		feed->bucket = compile(translation, window_bucket(block.window));
+		feed->cells_part = block.window->part;
+		feed->first_cell = 0;
+		feed->cells_of_key = block.cell_count;
 	}
-	compile_cells(feed, d, block, kNoSide, translation);
 	feed->exists_part = block.exists_part;
 	if (block.exists_part >= 0)
 	{
@@ -155,11 +157,11 @@ compile_left(Feed *feed, const Definition *d, int number, const Translation *tra
 	{
 		const Part &part = d->parts[i];
 
-		if (part.block != number || part.kind != PartKind::kValues)
+		if (part.block != number || !part.has_values())
 			continue;
 		ValueFeed &value = feed->values[feed->value_count++];
 		value.part = i;
-		value.type = part.keys[part.key_count - 1];
+		value.type = part.value_key();
 		value.value = compile(translation, part.value);
 		value.filter = compile(translation, part.filter);
 	}
@@ -214,7 +216,7 @@ append_feed(Capture *capture, const Definition *d)
 	feed->name = get_rel_name(d->row.relation);
 	feed->exists_part = -1;
 	feed->side_part = -1;
-	feed->window_part = -1;
+	feed->cells_part = kTotals;
 	return feed;
 }
 
@@ -396,14 +398,19 @@ compile_capture(Relation relation, Oid root, int32 statistic)
 }
 
 Capture *
-compile_block(Relation relation, Oid root, const Definition *definition, const Block *block)
+compile_window(Relation relation, Oid root, const Definition *definition, const Block *block)
 {
 	Capture *capture = make_capture(relation, root);
 	MemoryContext caller = MemoryContextSwitchTo(capture->context);
 	Translation translation = translation_to(relation, root);
 
-	compile_left(append_feed(capture, definition), definition, (int) (block - definition->blocks),
-	             &translation);
+	auto number = (int) (block - definition->blocks);
+	Feed *feed = append_feed(capture, definition);
+
+	if (block->side_count > 0)
+		compile_side(feed, definition, number, block->window->side, &translation);
+	else
+		compile_left(feed, definition, number, &translation);
 	MemoryContextSwitchTo(caller);
 	return capture;
 }

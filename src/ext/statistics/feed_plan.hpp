@@ -43,10 +43,7 @@ struct Feed
 	const Bitmapset *never_null;
 	bool is_right; /* the side that EXISTS looks for */
 
-	int window_part; /* -1: the block is no window */
-	KeyType bucket_type;
-	ExprState *bucket;
-
+	int cells_part; /* kTotals, or the buckets of a window, the first of the groups then */
 	int group_count;
 	KeyType *group_types;
 	ExprState **groups;
@@ -54,7 +51,7 @@ struct Feed
 	int cell_count; /* of this block */
 	CellFeed *cells;
 	int first_cell;
-	int totals_cells; /* of the statistic */
+	int cells_of_key; /* in the row of totals or of the part */
 
 	int exists_part; /* -1: the block has no EXISTS */
 	bool anti;

@@ -141,8 +141,8 @@ note_change(Pending *pending, int part, const Datum *key, const bool *nulls, int
 		if (derived.part != part)
 			continue;
 		if (derived.kind == AggregateKind::kDistinct)
-			note_presence(derived, &totals[i], d->parts[part].keys[d->group_count].type, value,
-			              before, after, pending->context);
+			note_presence(derived, &totals[i], d->parts[part].value_key().type, value, before,
+			              after, pending->context);
 		else
 			note_value(reinterpret_cast<Extreme **>(&totals[i]), derived.kind, d->parts[part],
 			           value, before, after, pending->context);
@@ -491,7 +491,8 @@ apply(Pending *pending, Snapshot complete)
 			apply_values(pending, i, snapshot);
 		else if (d->parts[i].kind == PartKind::kExists)
 			apply_exists(pending, i, snapshot);
-		else if (d->parts[i].kind == PartKind::kBuckets)
+		else if (d->parts[i].kind == PartKind::kBuckets ||
+		         d->parts[i].kind == PartKind::kBucketValues)
 			add_to_part(pending, i, snapshot);
 	}
 	UnregisterSnapshot(snapshot);

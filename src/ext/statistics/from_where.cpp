@@ -284,7 +284,8 @@ fits_one_part(const Level *level, const Taken *taken)
 		return false;
 
 	auto *condition = static_cast<Condition *>(linitial(taken->conditions));
-	return !condition->is_not_in && list_length(condition->tie.inner) == 1 &&
+	return taken->window == nullptr && !condition->is_not_in &&
+	       list_length(condition->tie.inner) == 1 &&
 	       !needs_values((Node *) level->query->targetList, nullptr) &&
 	       !needs_values(level->query->havingQual, nullptr);
 }

@@ -16,6 +16,7 @@
 #include "ext/statistics/fold.hpp"
 #include "ext/statistics/sides.hpp"
 #include "ext/statistics/sources.hpp"
+#include "ext/statistics/window.hpp"
 
 extern "C" {
 #include "access/xact.h"
@@ -48,14 +49,16 @@ struct Road
 
 struct Combining
 {
-	Pending *pending;
+	Pending *pending;  /* of the sides */
+	Pending *into;     /* where combinations are entered */
+	KeyTable *changes; /* entries of the changing side */
 	Definition *definition;
 	const Block *block;
 	Snapshot snapshot;
-	int changing; /* the side whose change is entered */
-	bool overlay; /* sides before it are parts plus pending rows, not parts alone */
-	Road *up;     /* of each side: from its parent */
-	Road *down;   /* of each side: to its parent */
+	int changing;  /* the side whose change is entered */
+	int now_below; /* others with a smaller number are parts plus pending rows, not parts alone */
+	Road *up;      /* of each side: from its parent */
+	Road *down;    /* of each side: to its parent */
 	Entry *chosen;
 	bool *is_chosen;
 	MemoryContext scratch; /* of one changed entry */
@@ -121,7 +124,7 @@ place_values(const Combining *c, const Place *places, int count, Datum *values, 
 }
 
 static void
-enter_cells(Combining *c, int64 *totals)
+enter_cells(Combining *c, int64 *cells)
 {
 	const Block &block = *c->block;
 	MemoryContext caller = MemoryContextSwitchTo(c->terms);
@@ -136,7 +139,7 @@ enter_cells(Combining *c, int64 *totals)
 			if (side != cell.place.side)
 				value = times_cell(is_sum, value, c->chosen[side].weight);
 
-		add_to_cell(c->pending->context, is_sum, &totals[block.first_cell + i], value);
+		add_to_cell(c->into->context, is_sum, &cells[i], value);
 	}
 	MemoryContextSwitchTo(caller);
 	MemoryContextReset(c->terms);
@@ -148,11 +151,23 @@ enter(Combining *c)
 	Definition *d = c->definition;
 	Datum values[INDEX_MAX_KEYS];
 	bool nulls[INDEX_MAX_KEYS];
+	const Window *window = c->block->window;
+	int keys = d->group_count;
 	int64 rows = 1;
 
 	CHECK_FOR_INTERRUPTS();
-	place_values(c, d->group_places, d->group_count, values, nulls);
-	enter_cells(c, key_cells(c->pending->totals, values, nulls, true));
+	if (window == nullptr)
+	{
+		place_values(c, d->group_places, d->group_count, values, nulls);
+		enter_cells(c, key_cells(c->into->totals, values, nulls, true) + c->block->first_cell);
+	}
+	else
+	{
+		place_values(c, &window->place, 1, values, nulls);
+		place_values(c, d->group_places, d->group_count, values + 1, nulls + 1);
+		enter_cells(c, key_cells(c->into->parts[window->part], values, nulls, true));
+		++keys;
+	}
 
 	for (int side = 0; side < c->block->side_count; ++side)
 		rows = times(rows, c->chosen[side].weight);
@@ -160,12 +175,12 @@ enter(Combining *c)
 	{
 		const Part &part = d->parts[i];
 
-		if (part.kind != PartKind::kValues || &d->blocks[part.block] != c->block)
+		if (!part.has_values() || &d->blocks[part.block] != c->block)
 			continue;
-		place_values(c, &part.place, 1, &values[d->group_count], &nulls[d->group_count]);
-		if (nulls[d->group_count])
+		place_values(c, &part.place, 1, &values[keys], &nulls[keys]);
+		if (nulls[keys])
 			continue;
-		int64 *count = key_cells(c->pending->parts[i], values, nulls, true);
+		int64 *count = key_cells(c->into->parts[i], values, nulls, true);
 		*count = add_cells(false, *count, rows);
 	}
 }
@@ -219,7 +234,7 @@ index_pending(const Combining *c, Road *road)
 static bool
 is_changed_before(const Combining *c, int side)
 {
-	return c->overlay && side < c->changing && pending_of(c, side)->entries > 0;
+	return side < c->now_below && side != c->changing && pending_of(c, side)->entries > 0;
 }
 
 /* How many rows a condition's table has for a key. */
@@ -338,37 +353,42 @@ changed_condition(Combining *c, const Datum *values, const bool *nulls, const in
 	return {values, nulls, nullptr, weight, nullptr};
 }
 
+/* Enter the entries that `changes` has of a side. */
 static void
-enter_changes(Combining *c)
+enter_changes(Combining *c, int side, Pending *changes)
 {
-	const Part &part = part_of(c, c->changing);
+	c->changing = side;
+	c->changes = changes->parts[c->block->sides[side].part];
+
+	const Part &part = part_of(c, side);
 	bool is_condition = c->block->sides[c->changing].role != SideRole::kJoined;
 	MemoryContext caller = MemoryContextSwitchTo(c->scratch);
 
-	for_each_key(pending_of(c, c->changing),
-	             [&](const Datum *key, const bool *key_nulls, const int64 *change) {
-		             Datum values[INDEX_MAX_KEYS];
-		             bool nulls[INDEX_MAX_KEYS];
+	for_each_key(c->changes, [&](const Datum *key, const bool *key_nulls, const int64 *change) {
+		Datum values[INDEX_MAX_KEYS];
+		bool nulls[INDEX_MAX_KEYS];
 
-		             if (cells_are_zero(change, part.cell_is_sum, part.cell_count))
-			             return;
-		             memcpy(values, key, sizeof(Datum) * part.key_count);
-		             memcpy(nulls, key_nulls, sizeof(bool) * part.key_count);
-		             if (is_condition)
-			             choose(c, c->changing, changed_condition(c, values, nulls, change));
-		             else
-			             choose(c, c->changing, {values, nulls, change, *change, nullptr});
-		             MemoryContextReset(c->scratch);
-	             });
+		if (cells_are_zero(change, part.cell_is_sum, part.cell_count))
+			return;
+		memcpy(values, key, sizeof(Datum) * part.key_count);
+		memcpy(nulls, key_nulls, sizeof(bool) * part.key_count);
+		if (is_condition)
+			choose(c, c->changing, changed_condition(c, values, nulls, change));
+		else
+			choose(c, c->changing, {values, nulls, change, *change, nullptr});
+		MemoryContextReset(c->scratch);
+	});
 	MemoryContextSwitchTo(caller);
 }
 
 static void
-begin_combining(Combining *c, Pending *pending, const Block *block, Snapshot snapshot)
+begin_combining(Combining *c, Pending *pending, Pending *into, const Block *block,
+                Snapshot snapshot)
 {
 	int sides = block->side_count;
 
 	c->pending = pending;
+	c->into = into;
 	c->definition = pending->definition;
 	c->block = block;
 	c->snapshot = snapshot;
@@ -416,12 +436,27 @@ read_sides(Pending *pending, Snapshot snapshot)
 			changed = changed || pending->parts[block.sides[i].part]->entries > 0;
 		if (!changed)
 			continue;
-		combining.overlay = true;
-		begin_combining(&combining, pending, &block, snapshot);
-		for (combining.changing = 0; combining.changing < block.side_count; ++combining.changing)
-			enter_changes(&combining);
+		begin_combining(&combining, pending, pending, &block, snapshot);
+		for (int side = 0; side < block.side_count; ++side)
+		{
+			combining.now_below = side;
+			enter_changes(&combining, side, pending);
+		}
 		end_combining(&combining);
 	}
+}
+
+void
+combine_rows(Pending *pending, Pending *rows, const Block &block, int side, Snapshot snapshot)
+{
+	Combining combining = {};
+
+	if (rows->parts[block.sides[side].part]->entries == 0)
+		return;
+	combining.now_below = block.side_count;
+	begin_combining(&combining, pending, rows, &block, snapshot);
+	enter_changes(&combining, side, rows);
+	end_combining(&combining);
 }
 
 /* ---- folding ---- */
@@ -435,9 +470,8 @@ fold_side(Pending *pending, const Block &block, int number)
 	if (pending->parts[part]->entries == 0)
 		return;
 	Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
-	combining.changing = number;
-	begin_combining(&combining, pending, &block, snapshot);
-	enter_changes(&combining);
+	begin_combining(&combining, pending, pending, &block, snapshot);
+	enter_changes(&combining, number, pending);
 	end_combining(&combining);
 	add_to_part(pending, part, snapshot);
 	UnregisterSnapshot(snapshot);

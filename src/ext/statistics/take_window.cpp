@@ -5,6 +5,8 @@
  *
  *-------------------------------------------------------------------------
  */
+#include <algorithm>
+
 #include "ext/statistics/window.hpp"
 #include "pg/tree.hpp"
 
@@ -136,16 +138,18 @@ take_window_condition(const Level *level, Node *qual, Window **window)
 	if (strategy == InvalidStrategy)
 		return false;
 
-	Expr *column = side_expr(level, column_node, side_of(level, column_node, "WHERE"), "WHERE");
+	int side = side_of(level, column_node, "WHERE");
+	Expr *column = side_expr(level, column_node, side, "WHERE");
 	auto *var = (Var *) column;
 	if (*window == nullptr)
 	{
 		*window = static_cast<Window *>(palloc0(sizeof(Window)));
+		(*window)->side = side;
 		(*window)->column = var->varattno;
 		(*window)->type = var->vartype;
 		(*window)->width = bucket_width(var->vartype, limit);
 	}
-	if ((*window)->column != var->varattno)
+	if ((*window)->side != side || (*window)->column != var->varattno)
 		refuse_window("windows on several columns", "Rows are kept by buckets of one column.");
 	if (var->vartype == TIMESTAMPOID && exprType(limit) == TIMESTAMPTZOID)
 		(*window)->by_zone = true;
@@ -191,6 +195,25 @@ check_index(Oid source, AttrNumber column)
 	                        quote_identifier(get_attname(source, column, false)))));
 }
 
+Oid
+window_source(const Block &block, const Window *window)
+{
+	return block.side_count > 0 ? block.sides[window->side].source : block.source;
+}
+
+KeyType *
+group_keys(const Definition *definition, const Window *window, int more, int *count)
+{
+	int leading = window == nullptr ? 0 : 1;
+
+	*count = leading + definition->group_count + more;
+	auto *keys = static_cast<KeyType *>(palloc0(sizeof(KeyType) * Max(*count, 1)));
+	if (window != nullptr)
+		keys[0] = key_type(window->type, InvalidOid, "a window");
+	std::copy_n(definition->groups, definition->group_count, keys + leading);
+	return keys;
+}
+
 Expr *
 window_bucket(const Window *window)
 {
@@ -221,16 +244,20 @@ finish_window(Level *level, Window *window)
 	bool has_lower = false;
 	ListCell *cell;
 
-	if (block->side_count > 0 || block->exists_part >= 0)
-		refuse_window("a window relative to now() together with other tables",
-		              "A window is kept of one table.");
 	foreach (cell, window->conditions)
 		has_lower = has_lower || static_cast<WindowCondition *>(lfirst(cell))->is_lower;
 	if (!has_lower)
 		refuse_window("a window relative to now() without a beginning",
 		              "It would grow with the table.");
 	if (d->is_new && window->width > 0)
-		check_index(block->source, window->column);
+		check_index(window_source(*block, window), window->column);
+	if (block->side_count > 0)
+	{
+		Side &side = block->sides[window->side];
+
+		window->place = side_column(level, window->side, window_bucket(window));
+		side.needed = bms_add_member(side.needed, window->place.number); /* NULL is in no window */
+	}
 
 	Part *part = append(d->parts, d->part_count);
 	part->kind = PartKind::kBuckets;

@@ -14,23 +14,16 @@
  *
  *-------------------------------------------------------------------------
  */
-#include "ext/statistics/feed.hpp"
+#include <algorithm>
+
 #include "ext/statistics/fold.hpp"
-#include "ext/statistics/store.hpp"
-#include "ext/statistics/window.hpp"
-#include "pg/memory.hpp"
+#include "ext/statistics/window_reading.hpp"
 
 extern "C" {
-#include "access/table.h"
-#include "catalog/pg_am.h"
-#include "catalog/pg_class.h"
-#include "catalog/pg_inherits.h"
-#include "catalog/pg_type.h"
+#include "access/tupdesc.h"
 #include "optimizer/optimizer.h"
-#include "utils/fmgroids.h"
+#include "utils/datum.h"
 #include "utils/fmgrprotos.h"
-#include "utils/lsyscache.h"
-#include "utils/rel.h"
 #include "utils/timestamp.h"
 }
 
@@ -38,42 +31,10 @@ namespace cache_ext::statistics {
 
 constexpr int64 kClockChange = 26 * USECS_PER_HOUR;
 
-enum class Position
-{
-	kInside,
-	kCut,
-	kBefore,
-	kAfter
-};
-
-struct Condition
-{
-	ExprState *holds;
-	bool is_lower;
-};
-
-struct WindowReading
-{
-	Pending *pending;
-	Definition *definition;
-	const Block *block;
-	const Window *window;
-	Snapshot snapshot;
-	ExprContext *econtext;
-	TupleTableSlot *moment;
-	int condition_count;
-	Condition *conditions;
-	Datum last_bucket; /* the one asked about last */
-	Position last_position;
-	bool has_last;
-	int cut_count;
-	Datum *cut;
-};
-
 /* ---- where a bucket lies ---- */
 
 static bool
-holds(WindowReading *w, const Condition &condition, Datum moment)
+holds(WindowReading *w, const ConditionState &condition, Datum moment)
 {
 	bool null;
 
@@ -85,6 +46,15 @@ holds(WindowReading *w, const Condition &condition, Datum moment)
 	Datum value = ExecEvalExprSwitchContext(condition.holds, w->econtext, &null);
 	ResetExprContext(w->econtext);
 	return !null && DatumGetBool(value);
+}
+
+bool
+is_inside(WindowReading *w, Datum moment)
+{
+	for (int i = 0; i < w->condition_count; ++i)
+		if (!holds(w, w->conditions[i], moment))
+			return false;
+	return true;
 }
 
 /* How far the session's clock is from UTC at a local time. */
@@ -138,7 +108,7 @@ note_cut(WindowReading *w, Datum bucket)
 	*append(w->cut, w->cut_count) = bucket;
 }
 
-static Position
+Position
 position_of(WindowReading *w, Datum bucket)
 {
 	if (!w->has_last || w->last_bucket != bucket)
@@ -152,20 +122,31 @@ position_of(WindowReading *w, Datum bucket)
 	return w->last_position;
 }
 
-/* ---- adding up ---- */
+/* ---- counts and sums ---- */
 
-/* The totals of the group behind a bucket, to which cells of the block are added. */
-static int64 *
-group_totals(WindowReading *w, const Datum *key, const bool *nulls)
+static const Part &
+buckets_of(const WindowReading *w)
 {
-	return key_cells(w->pending->totals, key + 1, nulls + 1, true) + w->block->first_cell;
+	return w->definition->parts[w->window->part];
 }
 
+/* Adds a row of the buckets to the totals of its group. */
 static void
-add_folded(WindowReading *w)
+add_cells_of(WindowReading *w, const Datum *key, const bool *nulls, const int64 *cells)
 {
-	const Part &part = w->definition->parts[w->window->part];
-	Store *store = open_part(w->definition, w->window->part, AccessShareLock);
+	const Part &part = buckets_of(w);
+	int64 *totals = key_cells(w->pending->totals, key + 1, nulls + 1, true) + w->block->first_cell;
+
+	for (int i = 0; i < part.cell_count; ++i)
+		add_to_cell(w->pending->context, part.cell_is_sum[i], &totals[i], cells[i]);
+}
+
+/* Calls visit(row) for each row of a part whose bucket is inside. */
+template <typename Visit>
+static void
+for_each_inside(WindowReading *w, int number, Visit &&visit)
+{
+	Store *store = open_part(w->definition, number, AccessShareLock);
 
 	begin_walk(store, w->snapshot, nullptr, nullptr, 0);
 	while (TupleTableSlot *row = next_row(store, BackwardScanDirection))
@@ -175,158 +156,188 @@ add_folded(WindowReading *w)
 
 		if (position == Position::kBefore)
 			break;
-		if (position != Position::kInside)
-			continue;
-
-		int64 *totals = group_totals(w, row->tts_values, row->tts_isnull);
-		for (int i = 0; i < part.cell_count; ++i)
-			add_to_cell(w->pending->context, part.cell_is_sum[i], &totals[i],
-			            (int64) row->tts_values[part.key_count + i]);
+		if (position == Position::kInside)
+			visit(row);
 	}
 	close_store(store);
 }
 
-/* Entries of pending rows, or of the rows of cut buckets. */
-static void
-add_entries(WindowReading *w, KeyTable *entries, bool inside_only)
-{
-	const Part &part = w->definition->parts[w->window->part];
+/* ---- values ---- */
 
-	for_each_key(entries, [&](const Datum *key, const bool *nulls, const int64 *cells) {
-		CHECK_FOR_INTERRUPTS();
-		if (inside_only && position_of(w, key[0]) != Position::kInside)
-			return;
-		int64 *totals = group_totals(w, key, nulls);
-		for (int i = 0; i < part.cell_count; ++i)
-			add_to_cell(w->pending->context, part.cell_is_sum[i], &totals[i], cells[i]);
-	});
+/* Does every value with rows matter, or only the outermost ones of each group? */
+static bool
+needs_all_values(const Definition *d, int part)
+{
+	for (int i = 0; i < d->derived_count; ++i)
+		if (d->derived[i].part == part && d->derived[i].kind == AggregateKind::kDistinct)
+			return true;
+	return false;
 }
 
-/* ---- rows of cut buckets ---- */
-
-/* A btree of the table on the column, usable by the snapshot; nullptr when it is gone. */
-static Relation
-open_moment_index(Relation table, AttrNumber column)
-{
-	ListCell *cell;
-
-	foreach (cell, RelationGetIndexList(table))
-	{
-		Relation index = index_open(lfirst_oid(cell), AccessShareLock);
-
-		if (index->rd_rel->relam == BTREE_AM_OID && index->rd_index->indisvalid &&
-		    index->rd_index->indkey.values[0] == column && !index->rd_index->indcheckxmin &&
-		    RelationGetIndexPredicate(index) == NIL)
-			return index;
-		index_close(index, AccessShareLock);
-	}
-	return nullptr;
-}
-
-struct RowFeed
+/* What is known of a part with values while its window is read. */
+struct WindowValues
 {
 	WindowReading *reading;
-	Capture *capture;
-	Delta *delta;
-	AttrNumber column;
-	Datum first;
-	Datum last;
+	int part;
+	Store *store;
+	KeyTable *rows; /* by groups and value; nullptr: only the outermost ones matter */
 };
 
-static void
-feed_if_inside(RowFeed *feed, TupleTableSlot *row)
+static WindowValues
+begin_values(WindowReading *w, int number)
 {
-	bool null;
-	Datum moment = slot_getattr(row, feed->column, &null);
+	const Part &part = w->definition->parts[number];
+	WindowValues values = {w, number, open_part(w->definition, number, AccessShareLock), nullptr};
+	int keys = part.key_count - 1;
 
-	if (null || DatumGetTimestamp(moment) < DatumGetTimestamp(feed->first) ||
-	    DatumGetTimestamp(moment) > DatumGetTimestamp(feed->last))
+	if (!needs_all_values(w->definition, number))
+		return values;
+	MemoryContext caller = MemoryContextSwitchTo(w->pending->context);
+	TupleDesc desc = CreateTemplateTupleDesc(keys);
+	for (int i = 0; i < keys; ++i)
+		TupleDescCopyEntry(desc, (AttrNumber) (i + 1), part.key_desc, (AttrNumber) (i + 2));
+	values.rows = make_key_table(part.keys + 1, keys, desc, 1, w->pending->context);
+	MemoryContextSwitchTo(caller);
+	return values;
+}
+
+/* A value of a bucket inside that has rows; the key may be gone afterwards. */
+static void
+note_presence_of(WindowValues *values, const Datum *key, const bool *nulls)
+{
+	Pending *pending = values->reading->pending;
+	const Part &part = pending->definition->parts[values->part];
+	int last = part.key_count - 2;
+	Datum own[INDEX_MAX_KEYS];
+
+	std::copy_n(key + 1, last + 1, own);
+	MemoryContext caller = MemoryContextSwitchTo(pending->context);
+	own[last] = datumCopy(own[last], part.value_key().by_value, part.value_key().length);
+	MemoryContextSwitchTo(caller);
+	note_change(pending, values->part, own, nulls + 1, 0, 1);
+}
+
+static void
+add_rows(WindowValues *values, const Datum *key, const bool *nulls, int64 rows)
+{
+	int64 *sum = key_cells(values->rows, key + 1, nulls + 1, true);
+
+	*sum = add_cells(false, *sum, rows);
+}
+
+static int64
+pending_rows(const WindowValues *values, const Datum *key, const bool *nulls)
+{
+	const int64 *change =
+	    key_cells(values->reading->pending->parts[values->part], key, nulls, false);
+
+	return change == nullptr ? 0 : *change;
+}
+
+static int64
+rows_of(const WindowValues *values, const TupleTableSlot *row)
+{
+	int columns = values->reading->definition->parts[values->part].key_count;
+
+	return DatumGetInt64(row->tts_values[columns]);
+}
+
+/* The outermost value of one bucket and group, of those that the part has. */
+static void
+note_outermost(WindowValues *values, AggregateKind kind, const Datum *key, const bool *nulls)
+{
+	Definition *d = values->reading->definition;
+
+	begin_walk(values->store, values->reading->snapshot, key, nulls, 1 + d->group_count);
+	while (TupleTableSlot *row =
+	           next_row(values->store, kind == AggregateKind::kMaximum ? BackwardScanDirection
+	                                                                   : ForwardScanDirection))
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (rows_of(values, row) + pending_rows(values, row->tts_values, row->tts_isnull) <= 0)
+			continue;
+		note_presence_of(values, row->tts_values, row->tts_isnull);
 		return;
-	for (int i = 0; i < feed->reading->condition_count; ++i)
-		if (!holds(feed->reading, feed->reading->conditions[i], moment))
-			return;
-	feed_row(feed->capture, feed->delta, row, 1);
-}
-
-static void
-feed_by_index(RowFeed *feed, Relation table, Relation index, Snapshot snapshot)
-{
-	bool zoned = feed->reading->window->type == TIMESTAMPTZOID;
-	TupleTableSlot *row = table_slot_create(table, nullptr);
-	ScanKeyData keys[2];
-
-	ScanKeyInit(&keys[0], 1, BTGreaterEqualStrategyNumber,
-	            zoned ? F_TIMESTAMPTZ_GE : F_TIMESTAMP_GE, feed->first);
-	ScanKeyInit(&keys[1], 1, BTLessEqualStrategyNumber, zoned ? F_TIMESTAMPTZ_LE : F_TIMESTAMP_LE,
-	            feed->last);
-#if PG_VERSION_NUM >= 180000
-	IndexScanDesc scan = index_beginscan(table, index, snapshot, nullptr, 2, 0);
-#else
-	IndexScanDesc scan = index_beginscan(table, index, snapshot, 2, 0);
-#endif
-	index_rescan(scan, keys, 2, nullptr, 0);
-	while (index_getnext_slot(scan, ForwardScanDirection, row))
-	{
-		CHECK_FOR_INTERRUPTS();
-		feed_if_inside(feed, row);
 	}
-	index_endscan(scan);
-	ExecDropSingleTupleTableSlot(row);
 }
 
+/* The groups of a bucket may be met twice, which changes no extreme. */
 static void
-feed_by_scan(RowFeed *feed, Relation table, Snapshot snapshot)
+note_extremes(WindowValues *values, const Datum *key, const bool *nulls)
 {
-	TupleTableSlot *row = table_slot_create(table, nullptr);
-	TableScanDesc scan = table_beginscan(table, snapshot, 0, nullptr);
+	Definition *d = values->reading->definition;
 
-	while (table_scan_getnextslot(scan, ForwardScanDirection, row))
-	{
-		CHECK_FOR_INTERRUPTS();
-		feed_if_inside(feed, row);
-	}
-	table_endscan(scan);
-	ExecDropSingleTupleTableSlot(row);
+	for (int i = 0; i < d->derived_count; ++i)
+		if (d->derived[i].part == values->part)
+			note_outermost(values, d->derived[i].kind, key, nulls);
 }
 
+/*
+ * Of each bucket and group the outermost value that is folded, with what is
+ * pending of it; and every pending value that has rows.
+ */
 static void
-feed_cut_buckets(WindowReading *w, Oid member, Delta *delta)
+add_extremes(WindowValues *values)
 {
-	Relation table = table_open(member, AccessShareLock);
-	Relation root = table_open(w->block->source, AccessShareLock);
-	Form_pg_attribute column = TupleDescAttr(RelationGetDescr(root), w->window->column - 1);
-	RowFeed feed = {w,         compile_block(table, w->block->source, w->definition, w->block),
-	                delta,     get_attnum(member, NameStr(column->attname)),
-	                (Datum) 0, (Datum) 0};
-	Relation index = open_moment_index(table, feed.column);
+	WindowReading *w = values->reading;
 
-	for (int i = 0; i < w->cut_count; ++i)
-	{
-		feed.first = w->cut[i];
-		feed.last = TimestampGetDatum(DatumGetTimestamp(w->cut[i]) + w->window->width - 1);
-		if (index != nullptr)
-			feed_by_index(&feed, table, index, w->snapshot);
-		else
-			feed_by_scan(&feed, table, w->snapshot);
-	}
-	if (index != nullptr)
-		index_close(index, NoLock);
-	table_close(root, NoLock);
-	table_close(table, NoLock);
+	for_each_inside(w, w->window->part, [&](TupleTableSlot *row) {
+		note_extremes(values, row->tts_values, row->tts_isnull);
+	});
+	for_each_key(w->pending->parts[w->window->part],
+	             [&](const Datum *key, const bool *nulls, const int64 *) {
+		             CHECK_FOR_INTERRUPTS();
+		             if (position_of(w, key[0]) == Position::kInside)
+			             note_extremes(values, key, nulls);
+	             });
+	for_each_key(w->pending->parts[values->part],
+	             [&](const Datum *key, const bool *nulls, const int64 *change) {
+		             CHECK_FOR_INTERRUPTS();
+		             if (*change <= 0 || position_of(w, key[0]) != Position::kInside)
+			             return;
+		             TupleTableSlot *row = find_row(values->store, w->snapshot, key, nulls);
+		             if ((row == nullptr ? 0 : rows_of(values, row)) + *change > 0)
+			             note_presence_of(values, key, nulls);
+	             });
 }
 
+/* Rows by group and value, over all buckets inside. */
 static void
-add_cut_buckets(WindowReading *w)
+add_all_values(WindowValues *values)
 {
-	Delta *delta = pg::make_in<Delta>(CurrentMemoryContext);
-	Pending *rows = make_pending(w->definition, w->pending->context);
-	ListCell *cell;
+	WindowReading *w = values->reading;
 
-	foreach (cell, find_all_inheritors(w->block->source, AccessShareLock, nullptr))
-		if (get_rel_relkind(lfirst_oid(cell)) != RELKIND_PARTITIONED_TABLE)
-			feed_cut_buckets(w, lfirst_oid(cell), delta);
-	add_delta(rows, delta);
-	add_entries(w, rows->parts[w->window->part], false);
+	for_each_inside(w, values->part, [&](TupleTableSlot *row) {
+		add_rows(values, row->tts_values, row->tts_isnull, rows_of(values, row));
+	});
+	for_each_key(w->pending->parts[values->part],
+	             [&](const Datum *key, const bool *nulls, const int64 *change) {
+		             CHECK_FOR_INTERRUPTS();
+		             if (position_of(w, key[0]) == Position::kInside)
+			             add_rows(values, key, nulls, *change);
+	             });
+}
+
+/* Rows of cut buckets that are in the window; then all are known. */
+static void
+finish_values(WindowValues *values, Pending *rows)
+{
+	Pending *pending = values->reading->pending;
+
+	if (rows != nullptr)
+		for_each_key(rows->parts[values->part],
+		             [&](const Datum *key, const bool *nulls, const int64 *count) {
+			             if (values->rows != nullptr)
+				             add_rows(values, key, nulls, *count);
+			             else if (*count > 0)
+				             note_presence_of(values, key, nulls);
+		             });
+	if (values->rows != nullptr)
+		for_each_key(values->rows, [&](const Datum *key, const bool *nulls, const int64 *count) {
+			CHECK_FOR_INTERRUPTS();
+			note_change(pending, values->part, key, nulls, 0, *count);
+		});
+	close_store(values->store);
 }
 
 /* ---- all of it ---- */
@@ -340,8 +351,8 @@ begin_window(WindowReading *w)
 	TupleDescInitEntry(desc, 1, "moment", w->window->type, -1, 0);
 	w->moment = MakeSingleTupleTableSlot(desc, &TTSOpsVirtual);
 	w->econtext = CreateStandaloneExprContext();
-	w->conditions =
-	    static_cast<Condition *>(palloc0(sizeof(Condition) * list_length(w->window->conditions)));
+	w->conditions = static_cast<ConditionState *>(
+	    palloc0(sizeof(ConditionState) * list_length(w->window->conditions)));
 	foreach (cell, w->window->conditions)
 	{
 		auto *condition = static_cast<WindowCondition *>(lfirst(cell));
@@ -350,6 +361,47 @@ begin_window(WindowReading *w)
 		    ExecInitExpr(expression_planner((Expr *) copyObjectImpl(condition->op)), nullptr),
 		    condition->is_lower};
 	}
+}
+
+/* Which buckets are cut is known when all of them have been met. */
+static void
+read_window(WindowReading *w)
+{
+	Definition *d = w->definition;
+	int number = (int) (w->block - d->blocks);
+	auto *values = static_cast<WindowValues *>(palloc0(sizeof(WindowValues) * d->part_count));
+	int value_count = 0;
+
+	for_each_inside(w, w->window->part, [&](TupleTableSlot *row) {
+		add_cells_of(w, row->tts_values, row->tts_isnull,
+		             (const int64 *) row->tts_values + buckets_of(w).key_count);
+	});
+	for_each_key(w->pending->parts[w->window->part],
+	             [&](const Datum *key, const bool *nulls, const int64 *cells) {
+		             CHECK_FOR_INTERRUPTS();
+		             if (position_of(w, key[0]) == Position::kInside)
+			             add_cells_of(w, key, nulls, cells);
+	             });
+	for (int i = 0; i < d->part_count; ++i)
+	{
+		if (d->parts[i].kind != PartKind::kBucketValues || d->parts[i].block != number)
+			continue;
+		values[value_count] = begin_values(w, i);
+		if (values[value_count].rows != nullptr)
+			add_all_values(&values[value_count]);
+		else
+			add_extremes(&values[value_count]);
+		++value_count;
+	}
+
+	Pending *rows = w->cut_count == 0 ? nullptr : rows_of_cut_buckets(w);
+	if (rows != nullptr)
+		for_each_key(rows->parts[w->window->part],
+		             [&](const Datum *key, const bool *nulls, const int64 *cells) {
+			             add_cells_of(w, key, nulls, cells);
+		             });
+	for (int i = 0; i < value_count; ++i)
+		finish_values(&values[i], rows);
 }
 
 void
@@ -369,10 +421,7 @@ read_windows(Pending *pending, Snapshot snapshot)
 		reading.window = d->blocks[i].window;
 		reading.snapshot = snapshot;
 		begin_window(&reading);
-		add_folded(&reading);
-		add_entries(&reading, pending->parts[reading.window->part], true);
-		if (reading.cut_count > 0)
-			add_cut_buckets(&reading);
+		read_window(&reading);
 		FreeExprContext(reading.econtext, true);
 		ExecDropSingleTupleTableSlot(reading.moment);
 	}
