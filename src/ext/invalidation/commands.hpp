@@ -115,17 +115,6 @@ class Versions
 	std::string random_;
 };
 
-/* The first look at a set; its reply is for empty_tag_sets(). */
-void add_scan(Stream *stream, std::string_view set, std::string_view cursor);
-
-/*
- * Members of these sets go, and with the last one the set itself.  replies are
- * those to the first scan of each.
- */
-void empty_tag_sets(const Channel &channel, const std::vector<TagSet> &sets,
-                    std::vector<redis::Reply> replies);
-void empty_tag_sets(const Channel &channel, const std::vector<TagSet> &sets);
-
 /* As they are in Redis. */
 class FullNames
 {

@@ -22,11 +22,11 @@
  *
  * Patterns need SCAN, which may take long.  Their rows stay in the outbox while
  * a sweep goes over the keys in bounded steps between other batches; then they
- * are delivered like the rest.
+ * are delivered like the rest.  So do those that name a tag set too large for a
+ * batch.
  *
  *-------------------------------------------------------------------------
  */
-#include "ext/invalidation/delivery.hpp"
 #include "ext/invalidation/delivery.hpp"
 
 #include <algorithm>
@@ -53,6 +53,10 @@ constexpr int kLongestBackoffMs = 2000;
 constexpr int kFailuresBeforeMerge = 3;
 constexpr int64 kDeadRows = 2000;          /* worth a vacuum */
 constexpr uint32 kPagesOfSmallOutbox = 64; /* it need not be cut short */
+
+/* What a batch may take out of tag sets before the rest is left to a sweep. */
+constexpr size_t kTagSetMembers = 50 * 1000;
+constexpr size_t kSweptRows = 20 * 1000; /* no more of them are kept in memory for that */
 
 /* After an unclean end somebody may have heard of numbers that were not written down. */
 constexpr int64 kSeqJump = 1000 * 1000;
@@ -83,17 +87,21 @@ Delivery::load()
 		pg::note_failing(slot, false);
 }
 
-/* Everything in Redis that a plan asks for, in the order that the argument needs. */
+/*
+ * Everything in Redis that a plan asks for, in the order that the argument needs.
+ * The sets are its tag sets; of large ones something may be left in them.
+ */
 void
-Delivery::deliver(const Channel &channel, Plan &plan, const Taken &taken, bool with_values)
+Delivery::deliver(const Channel &channel, Plan &plan, const Taken &taken, bool with_values,
+                  TagSetEmptier &sets)
 {
 	plan.settle();
 
 	Versions versions(plan);
 	FullNames keys(plan.keys);
-	std::vector<TagSet> sets = full_sets(plan.tag_sets);
 	Stream stream(channel);
 	bool values = with_values && !plan.values.empty();
+	bool empties = !sets.done();
 	bool short_of_memory = false;
 
 	for (;;)
@@ -103,23 +111,19 @@ Delivery::deliver(const Channel &channel, Plan &plan, const Taken &taken, bool w
 		else if (!versions.empty())
 			versions.send(&stream, taken.insert_lsn);
 		stream.add_many({"UNLINK"}, keys.names());
-		for (const TagSet &set : sets)
-			add_scan(&stream, set.key, "0");
-		if (sets.empty() && !values)
+		sets.ask(&stream);
+		if (!empties && !values)
 			add_messages(&stream, plan, taken); /* nothing else is to come before */
 		stream.finish();
+		sets.answered(stream.take_scans());
 
-		std::vector<redis::Reply> scans = stream.take_scans();
-
-		if (stream.no_memory() && !short_of_memory)
-		{
-			short_of_memory = true;
-			continue;
-		}
-		empty_tag_sets(channel, sets, std::move(scans));
-		break;
+		if (!stream.no_memory() || short_of_memory)
+			break;
+		short_of_memory = true;
 	}
-	if (sets.empty() && !values)
+	while (!sets.done() && !sets.spent())
+		sets.step(channel);
+	if (!empties && !values)
 		return;
 	if (values && !short_of_memory)
 		send_values(channel, plan, taken.state, versions);
@@ -194,7 +198,7 @@ Delivery::work()
 
 	Channel channel(server);
 	Plan plan(static_cast<size_t>(taken.items));
-	std::vector<ItemPointerData> tids;
+	std::vector<const OutboxRow *> told;
 	std::vector<const OutboxRow *> swept;
 
 	for (int i = 0; i < taken.count; ++i)
@@ -211,9 +215,9 @@ Delivery::work()
 			continue;
 		}
 		plan.add(row);
-		tids.push_back(row.tid);
+		told.push_back(&row);
 	}
-	if (!dirty_ && (!tids.empty() || !swept.empty()))
+	if (!dirty_ && (!told.empty() || !swept.empty()))
 	{
 		/* From here on somebody may hear of numbers that are not written down. */
 		state_.clean = false;
@@ -234,9 +238,17 @@ Delivery::work()
 	}
 	if (!swept.empty() && !taken.cut_short)
 		sweep_.last_number = taken.last_number;
-	if (!tids.empty() || !swept.empty())
+	if (!told.empty() || !swept.empty())
 	{
-		deliver(channel, plan, taken, !behind_ && !taken.cut_short);
+		TagSetEmptier sets(sweep_.rows.size() < kSweptRows ? kTagSetMembers : SIZE_MAX);
+		std::vector<ItemPointerData> tids;
+
+		sets.add(full_sets(plan.tag_sets));
+		deliver(channel, plan, taken, !behind_ && !taken.cut_short, sets);
+		if (!sets.done())
+			sweep_sets(sets.rest(), taken.file, &plan, &told);
+		for (const OutboxRow *row : told)
+			tids.push_back(row->tid);
 		if (!tids.empty())
 			acknowledge(plan, taken.file, tids, server.incarnation);
 	}

@@ -130,15 +130,15 @@ Delivery::repeat_what_is_due()
 }
 
 /*
- * Redis has answered for all that the batch saw, but for the patterns of a sweep
- * that is under way.
+ * Redis has answered for all that the batch saw, but for the patterns and sets of
+ * a sweep that is under way.
  */
 void
 Delivery::confirm(const Taken &taken)
 {
 	pg::WorkerSlot *slot = pg::my_worker_slot();
 
-	if (slot == nullptr || taken.cut_short)
+	if (slot == nullptr || taken.cut_short || sweep_.holds_sets)
 		return;
 	pg::confirm_numbers(slot, {taken.last_number, sweep_.active() ? 0 : taken.last_number});
 }

@@ -24,6 +24,7 @@
 #include "ext/invalidation/commands.hpp"
 #include "ext/invalidation/delivery.hpp"
 #include "ext/invalidation/plan.hpp"
+#include "ext/invalidation/tag_sets.hpp"
 
 namespace cache_ext::invalidation {
 
@@ -55,7 +56,7 @@ class RecentNames
 	uint64 key_ = 0;
 };
 
-/* A sweep over the keys of Redis for the patterns of some rows. */
+/* What is removed a few steps a turn: patterns of some rows, and large tag sets. */
 struct Sweep
 {
 	struct Job
@@ -66,14 +67,18 @@ struct Sweep
 	};
 
 	std::vector<OutboxRow> rows;
-	std::vector<std::string> payloads;
+	std::deque<std::string> payloads; /* where the rows point to */
 	Oid file = InvalidOid;
 	std::deque<Job> jobs;
-	std::string cursor = "0";
+	std::string cursor = "0"; /* of the first job */
+	TagSetEmptier sets;       /* found by a job, or too large for a batch; before the jobs */
+	bool holds_sets = false;  /* of rows that ask for no pattern */
 	std::unordered_set<uint64> places;
 	uint64 last_number = 0; /* commits whose patterns are all in it, 0: unknown */
 
 	bool active() const { return !rows.empty(); }
+	bool done() const { return jobs.empty() && sets.done(); }
+	void add_row(const OutboxRow &row, Oid of_file);
 };
 
 class Delivery
@@ -90,8 +95,12 @@ class Delivery
 	bool is_elsewhere(const RedisState &state) const;
 	void check_server();
 	void begin_sweep(const std::vector<const OutboxRow *> &rows, Oid file);
+	void sweep_sets(const std::vector<TagSet> &sets, Oid file, Plan *plan,
+	                std::vector<const OutboxRow *> *rows);
+	void scan_for_job(const Channel &channel);
 	void continue_sweep(const Channel &channel, uint64 lsn);
-	void deliver(const Channel &channel, Plan &plan, const Taken &taken, bool with_values);
+	void deliver(const Channel &channel, Plan &plan, const Taken &taken, bool with_values,
+	             TagSetEmptier &sets);
 	void send_values(const Channel &channel, const Plan &plan, const RedisState &state,
 	                 const Versions &fresh);
 	void add_messages(Stream *stream, const Plan &plan, const Taken &taken);

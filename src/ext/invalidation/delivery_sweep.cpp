@@ -21,29 +21,33 @@ namespace cache_ext::invalidation {
 using redis::Reply;
 using redis::Request;
 
-constexpr int kSweepSteps = 8; /* SCANs in one turn */
+constexpr int kSweepSteps = 8; /* round trips in one turn */
+
+void
+Sweep::add_row(const OutboxRow &row, Oid of_file)
+{
+	file = of_file;
+	payloads.emplace_back(row.payload, row.length);
+	rows.push_back(row);
+	rows.back().payload = payloads.back().data();
+	places.insert(place_of(row.tid));
+}
 
 void
 Delivery::begin_sweep(const std::vector<const OutboxRow *> &rows, Oid file)
 {
 	std::string prefix = glob_escape(pg::key_prefix);
 	std::set<std::tuple<std::string, bool, std::string>> wanted;
+	Plan plan(rows.size());
 
-	sweep_.file = file;
 	for (const OutboxRow *row : rows)
 	{
-		sweep_.payloads.emplace_back(row->payload, row->length);
-		sweep_.rows.push_back(*row);
-		sweep_.places.insert(place_of(row->tid));
-	}
-	for (size_t i = 0; i < sweep_.rows.size(); ++i)
-	{
-		sweep_.rows[i].payload = sweep_.payloads[i].data();
-
-		std::string_view rest = sweep_.payloads[i];
+		std::string_view rest(row->payload, row->length);
 		ItemKind kind;
 		std::string_view body;
 
+		sweep_.add_row(*row, file);
+		plan.add(*row);
 		while (take_item(rest, kind, body))
 		{
 			if (kind == ItemKind::kPattern)
@@ -64,57 +68,101 @@ Delivery::begin_sweep(const std::vector<const OutboxRow *> &rows, Oid file)
 	for (const auto &[pattern, tag_sets, member_prefix] : wanted)
 		sweep_.jobs.push_back({pattern, tag_sets, member_prefix});
 	sweep_.cursor = "0";
+	sweep_.sets.add(full_sets(plan.tag_sets));
+}
+
+/*
+ * These sets are too large for a batch.  The rows that name one of them stay in
+ * the outbox until a sweep has emptied it; then they are delivered once more, so
+ * that whoever listens hears of them when the last member has gone.
+ */
+void
+Delivery::sweep_sets(const std::vector<TagSet> &sets, Oid file, Plan *plan,
+                     std::vector<const OutboxRow *> *rows)
+{
+	std::unordered_set<std::string> keys;
+	std::vector<const OutboxRow *> others;
+
+	for (const TagSet &set : sets)
+		keys.insert(set.key);
+	for (const OutboxRow *row : *rows)
+	{
+		Plan alone(static_cast<size_t>(row->items));
+		bool named = false;
+
+		alone.add(*row);
+		for (const TagSet &set : full_sets(alone.tag_sets))
+			named = named || keys.count(set.key) != 0;
+		if (named)
+		{
+			sweep_.add_row(*row, file);
+			plan->items -= row->items;
+		}
+		else
+			others.push_back(row);
+	}
+	*rows = std::move(others);
+	sweep_.sets.add(sets);
+	sweep_.holds_sets = true;
+}
+
+/* The next keys that a pattern matches. */
+void
+Delivery::scan_for_job(const Channel &channel)
+{
+	const Sweep::Job &job = sweep_.jobs.front();
+	std::string versions = std::string(pg::key_prefix) + "v:";
+	std::string floor = floor_key(pg::key_prefix);
+	Request request;
+
+	request.add({"SCAN", sweep_.cursor, "MATCH", job.pattern, "COUNT", "1000"});
+
+	std::vector<Reply> replies = channel.run(request);
+
+	expect_good(replies[0]);
+	if (!replies[0].is_array() || replies[0].elements.size() != 2)
+		throw Error(kProtocolViolation, "unexpected reply of Redis to SCAN");
+
+	std::vector<std::string_view> found;
+	std::vector<TagSet> sets;
+
+	for (const Reply &key : replies[0].elements[1].elements)
+	{
+		if (begins_with(key.text, versions) || key.text == floor)
+			continue;
+		if (job.tag_sets)
+			sets.push_back({key.text, job.member_prefix});
+		else
+			found.push_back(key.text);
+	}
+
+	Stream stream(channel);
+
+	stream.add_many({"UNLINK"}, found);
+	stream.finish();
+	sweep_.sets.add(std::move(sets));
+	sweep_.cursor = replies[0].elements[0].text;
+	if (sweep_.cursor == "0")
+		sweep_.jobs.pop_front();
 }
 
 /* Some steps further; at the end the rows are delivered like others. */
 void
 Delivery::continue_sweep(const Channel &channel, uint64 lsn)
 {
-	std::string versions = std::string(pg::key_prefix) + "v:";
-	std::string floor = floor_key(pg::key_prefix);
-
-	for (int step = 0; step < kSweepSteps && !sweep_.jobs.empty(); ++step)
+	for (int step = 0; step < kSweepSteps && !sweep_.done(); ++step)
 	{
-		const Sweep::Job &job = sweep_.jobs.front();
-		Request request;
-
-		request.add({"SCAN", sweep_.cursor, "MATCH", job.pattern, "COUNT", "1000"});
-
-		std::vector<Reply> replies = channel.run(request);
-
-		expect_good(replies[0]);
-		if (!replies[0].is_array() || replies[0].elements.size() != 2)
-			throw Error(kProtocolViolation, "unexpected reply of Redis to SCAN");
-
-		std::vector<std::string> found;
-
-		for (const Reply &key : replies[0].elements[1].elements)
-			if (!begins_with(key.text, versions) && key.text != floor)
-				found.push_back(key.text);
-		if (job.tag_sets)
-		{
-			std::vector<TagSet> sets;
-
-			for (const std::string &key : found)
-				sets.push_back({key, job.member_prefix});
-			empty_tag_sets(channel, sets);
-		}
+		if (!sweep_.sets.done())
+			sweep_.sets.step(channel);
 		else
-		{
-			Stream stream(channel);
-
-			stream.add_many({"UNLINK"}, found);
-			stream.finish();
-		}
-		sweep_.cursor = replies[0].elements[0].text;
-		if (sweep_.cursor == "0")
-			sweep_.jobs.pop_front();
+			scan_for_job(channel);
 	}
-	if (!sweep_.jobs.empty())
+	if (!sweep_.done())
 		return;
 
 	Plan plan(sweep_.rows.size());
 	Taken taken;
+	TagSetEmptier emptied;
 	std::vector<ItemPointerData> tids;
 
 	read_batch(&taken); /* for the epoch and the position of now */
@@ -124,7 +172,7 @@ Delivery::continue_sweep(const Channel &channel, uint64 lsn)
 		plan.add(row);
 		tids.push_back(row.tid);
 	}
-	deliver(channel, plan, taken, false);
+	deliver(channel, plan, taken, false, emptied);
 	acknowledge(plan, sweep_.file, tids, channel.server().incarnation);
 	if (pg::WorkerSlot *slot = pg::my_worker_slot())
 		pg::confirm_numbers(slot, {0, sweep_.last_number});
