@@ -297,6 +297,17 @@ HealthOf::report_nothing() noexcept
 }
 
 bool
+HealthOf::overtaken() noexcept
+{
+	if (!asking_ || pg_atomic_read_u32(&entry_->settled) == ticket_.round + 1)
+		return false;
+
+	Locked locked;
+
+	return entry()->breaker.round() != ticket_.round;
+}
+
+bool
 HealthOf::note_refusal(const char *text) noexcept
 {
 	int64 now = now_us();

@@ -87,6 +87,9 @@ class HealthOf
 	HealthChange report_failure(FailureKind kind, uint32 reason, const char *text) noexcept;
 	void report_nothing() noexcept; /* cancelled, or it never got so far */
 
+	/* Has somebody else reported a failure since we asked? */
+	bool overtaken() noexcept;
+
 	/* A command was refused by a server that is well.  True when the log should be told. */
 	bool note_refusal(const char *text) noexcept;
 

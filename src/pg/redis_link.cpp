@@ -68,6 +68,22 @@ is_worker(const ExchangeOptions &options)
 	return options.ignore_backoff;
 }
 
+/*
+ * When Redis falls silent many may be waiting for it.  The first to lose patience
+ * tells all: nobody else's answer is going to come.  The worker has its own pace.
+ */
+static bool
+others_have_failed()
+{
+	return health.overtaken();
+}
+
+static Deadline
+deadline_in(int timeout_ms, bool worker)
+{
+	return Deadline(timeout_ms, worker ? nullptr : others_have_failed);
+}
+
 /* -------------------------------------------------------------------------
  * Opening and closing
  * -------------------------------------------------------------------------
@@ -132,7 +148,7 @@ static void
 open_link(const Endpoint &endpoint, bool counted)
 {
 	static bool registered = false;
-	Deadline deadline(connect_timeout_ms);
+	Deadline deadline = deadline_in(connect_timeout_ms, !counted);
 
 	if (!registered)
 		call([] { before_shmem_exit(cache_ext_close_link, (Datum) 0); });
@@ -415,7 +431,8 @@ std::vector<redis::Reply>
 redis_exchange(const redis::Request &request, const ExchangeOptions &options, RedisServer *server)
 {
 	return with_link(options, [&] {
-		Deadline deadline(options.timeout_ms > 0 ? options.timeout_ms : command_timeout_ms);
+		Deadline deadline = deadline_in(
+		    options.timeout_ms > 0 ? options.timeout_ms : command_timeout_ms, is_worker(options));
 
 		link->protocol.begin(request);
 		link->transport.run(&link->protocol, deadline);

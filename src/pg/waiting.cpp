@@ -21,6 +21,7 @@ namespace cache_ext::pg {
 
 constexpr int kDescriptor = 0; /* position in the set */
 constexpr long kMomentMs = 10;
+constexpr long kLookMs = 20; /* how often a wait looks whether it is in vain */
 
 void
 Waiter::open(int fd)
@@ -49,12 +50,17 @@ Waiter::close() noexcept
 bool
 Waiter::wait(uint32 events, const Deadline &deadline)
 {
+	bool looked = false; /* an answer that is there already is worth more than others' failure */
+
 	for (;;)
 	{
 		long remaining = deadline.remaining_ms();
 
-		if (remaining <= 0)
+		if (remaining <= 0 || (looked && deadline.in_vain()))
 			return false;
+		if (deadline.can_be_vain())
+			remaining = std::min(remaining, kLookMs);
+		looked = true;
 
 		bool ready = call([&] {
 			WaitEvent event;

@@ -21,14 +21,16 @@ extern "C" {
 
 namespace cache_ext::pg {
 
-/* One point in time that all waits of a call share. */
+/* One point in time that all waits of a call share, or the moment when waiting has become vain. */
 class Deadline
 {
   public:
 	using Clock = std::chrono::steady_clock;
+	using InVain = bool (*)(); /* may raise; asked now and then during a wait */
 
-	explicit Deadline(int timeout_ms)
-	    : timeout_ms_(timeout_ms), end_(Clock::now() + std::chrono::milliseconds(timeout_ms))
+	explicit Deadline(int timeout_ms, InVain in_vain = nullptr)
+	    : timeout_ms_(timeout_ms), end_(Clock::now() + std::chrono::milliseconds(timeout_ms)),
+	      in_vain_(in_vain)
 	{
 	}
 
@@ -42,14 +44,17 @@ class Deadline
 	/* An equal share of what remains, for the first of so many attempts. */
 	Deadline share(size_t attempts) const
 	{
-		return Deadline(static_cast<int>(remaining_ms() / static_cast<long>(attempts)));
+		return Deadline(static_cast<int>(remaining_ms() / static_cast<long>(attempts)), in_vain_);
 	}
 
 	int timeout_ms() const { return timeout_ms_; }
+	bool can_be_vain() const { return in_vain_ != nullptr; }
+	bool in_vain() const { return in_vain_ != nullptr && in_vain_(); }
 
   private:
 	int timeout_ms_;
 	Clock::time_point end_;
+	InVain in_vain_;
 };
 
 /* Descriptor, latch and postmaster, registered once, so that a wait is one system call. */
@@ -65,8 +70,8 @@ class Waiter
 	void close() noexcept;
 
 	/*
-	 * Sleep until one of the events (a mask of WL_SOCKET_*) has come or the
-	 * deadline has passed, which gives false.  A cancel comes as PgError.
+	 * Sleep until one of the events (a mask of WL_SOCKET_*) has come; false when
+	 * the deadline has passed or the wait is in vain.  A cancel comes as PgError.
 	 */
 	bool wait(uint32 events, const Deadline &deadline);
 

@@ -63,6 +63,37 @@ def a_black_hole_costs_one_timeout_a_pause_in_all(options):
             db.close()
 
 
+def who_waits_already_when_the_first_loses_patience_waits_no_longer(options):
+    hole = threading.Event()
+    fake = FakeRedis(work("patience"), Script(lambda request: None if hole.is_set() else mget_reply(request, b"value")))
+    with Servers("patience_pg", fake, cache_ext__command_timeout="2s") as servers:
+        sessions = [servers.session() for _ in range(6)]
+        for db in sessions:
+            expect(get(db) == "value", "the fake Redis does not answer")
+        hole.set()
+        began, took = time.monotonic(), []
+
+        def ask(db, delay):
+            time.sleep(delay)
+            start = time.monotonic()
+            expect(get(db) == ANSWER, "the query did not answer")
+            took.append(time.monotonic() - start)
+
+        threads = [threading.Thread(target=ask, args=(db, 0.0 if i == 0 else 1.0)) for i, db in enumerate(sessions)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        expect(len(took) == len(sessions), "somebody got no answer")
+        expect(max(took) >= 1.9, "nobody waited for Redis at all")
+        expect(time.monotonic() - began < 2.8, "one timeout after another")
+        expect(sum(seconds > 1.8 for seconds in took) == 1, f"they waited for {sorted(took)} s, with a timeout of 2 s")
+        hole.clear()
+        wait_for("everybody asks again", lambda: all(get(db) == "value" for db in sessions))
+        for db in sessions:
+            db.close()
+
+
 def a_cancelled_probe_leaves_the_turn_to_the_next(options):
     silent = threading.Event()
     fake = FakeRedis(work("turn"), Script(
@@ -315,6 +346,7 @@ def a_resolver_that_hangs_keeps_nobody(options):
 
 TESTS = [
     a_black_hole_costs_one_timeout_a_pause_in_all,
+    who_waits_already_when_the_first_loses_patience_waits_no_longer,
     a_cancelled_probe_leaves_the_turn_to_the_next,
     a_wrong_password_is_not_tried_in_a_storm,
     the_status_says_what_happens_and_no_secret,
