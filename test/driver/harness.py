@@ -58,7 +58,7 @@ def fresh_directory(path):
     return make_directory(wanted)
 
 
-def popen(arguments, log, variables=None):
+def popen(arguments, log, variables=None, cwd="/"):
     """Start a server in a session of its own, so that Ctrl-C reaches us and not it."""
     options = {}
     if server_user():
@@ -74,7 +74,7 @@ def popen(arguments, log, variables=None):
     with open(log, "ab") as output:
         process = subprocess.Popen(
             arguments, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
-            start_new_session=True, env=environment, cwd="/", **options)
+            start_new_session=True, env=environment, cwd=cwd, **options)
     STARTED.append(process)
     return process
 
@@ -96,8 +96,8 @@ def end_leftovers():
     STARTED.clear()
 
 
-def run_as_server(arguments, log):
-    process = popen(arguments, log)
+def run_as_server(arguments, log, cwd="/"):
+    process = popen(arguments, log, cwd=cwd)
     if process.wait() != 0:
         with open(log, errors="replace") as text:
             raise Failure(f"{arguments[0]} failed:\n{text.read()[-3000:]}")

@@ -21,12 +21,16 @@
 #include "pg/memory.hpp"
 
 extern "C" {
+#include "access/genam.h"
+#include "access/skey.h"
 #include "access/table.h"
 #include "catalog/dependency.h"
+#include "catalog/indexing.h"
 #include "catalog/namespace.h"
 #include "catalog/objectaddress.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_collation.h"
+#include "catalog/pg_depend.h"
 #include "catalog/pg_inherits.h"
 #include "catalog/pg_type.h"
 #include "commands/view.h"
@@ -37,6 +41,7 @@ extern "C" {
 #include "tcop/tcopprot.h"
 #include "tcop/utility.h"
 #include "utils/acl.h"
+#include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/regproc.h"
 #include "utils/rel.h"
@@ -331,6 +336,29 @@ void
 tie_together(const StatisticRow &row)
 {
 	depend(row.state, row.query, DEPENDENCY_NORMAL);
+}
+
+bool
+are_tied(const StatisticRow &row)
+{
+	Relation catalog = table_open(DependRelationId, AccessShareLock);
+	ScanKeyData keys[2];
+	bool found = false;
+
+	ScanKeyInit(&keys[0], Anum_pg_depend_classid, BTEqualStrategyNumber, F_OIDEQ,
+	            ObjectIdGetDatum(RelationRelationId));
+	ScanKeyInit(&keys[1], Anum_pg_depend_objid, BTEqualStrategyNumber, F_OIDEQ,
+	            ObjectIdGetDatum(row.state));
+	SysScanDesc scan = systable_beginscan(catalog, DependDependerIndexId, true, nullptr, 2, keys);
+	while (HeapTuple tuple = systable_getnext(scan))
+	{
+		auto *form = reinterpret_cast<Form_pg_depend>(GETSTRUCT(tuple));
+
+		found = found || (form->refclassid == RelationRelationId && form->refobjid == row.query);
+	}
+	systable_endscan(scan);
+	table_close(catalog, AccessShareLock);
+	return found;
 }
 
 void

@@ -24,5 +24,6 @@ void establish(const StatisticRow &row, const Definition *sketch);
  * not carry.  For the other direction see tie_before_drop() in follow.cpp.
  */
 void tie_together(const StatisticRow &row);
+bool are_tied(const StatisticRow &row);
 
 } /* namespace cache_ext::statistics */

@@ -378,6 +378,26 @@ tie_for_drop(List *statistics)
 	CommandCounterIncrement();
 }
 
+/* pg_upgrade carries our catalog, but not the dependencies that we have recorded. */
+static void
+tie_upgraded()
+{
+	ListCell *cell;
+	bool any = false;
+
+	foreach (cell, all_statistics())
+	{
+		auto *row = static_cast<StatisticRow *>(lfirst(cell));
+
+		if (are_tied(*row))
+			continue;
+		tie_together(*row);
+		any = true;
+	}
+	if (any)
+		CommandCounterIncrement();
+}
+
 /*
  * While a command drops things, the relations of a statistic belong together:
  * they go with the user's view, and silently.  At other times these dependencies
@@ -471,6 +491,8 @@ cache_ext_before_ddl(PG_FUNCTION_ARGS)
 			pg::hold_off_maintenance(event->tag == CMDTAG_DROP_EXTENSION ||
 			                         event->tag == CMDTAG_DROP_SCHEMA ||
 			                         event->tag == CMDTAG_DROP_OWNED);
+		if (disturbs)
+			tie_upgraded();
 		tie_before_drop(event->parsetree, disturbs);
 	});
 	PG_RETURN_POINTER(nullptr);

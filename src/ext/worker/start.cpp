@@ -27,6 +27,10 @@ start_process(const char *name, const char *function, Oid database, char note,
 {
 	BackgroundWorker worker = {};
 
+	/* pg_upgrade makes our relations one by one, and fills them in the end. */
+	if (IsBinaryUpgrade)
+		return false;
+
 	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
 	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
 	worker.bgw_restart_time = BGW_NEVER_RESTART;
