@@ -4,6 +4,13 @@
 CREATE SCHEMA cache_ext_internal;
 COMMENT ON SCHEMA cache_ext_internal IS 'internals of cache_ext; nothing here is meant for users';
 
+CREATE FUNCTION cache_ext_internal.begin_update(version text) RETURNS void
+    AS 'MODULE_PATHNAME', 'cache_ext_begin_update'
+    LANGUAGE C VOLATILE STRICT;
+COMMENT ON FUNCTION cache_ext_internal.begin_update(text) IS
+    'the first call of every update script: is the library new enough? holds off the worker';
+REVOKE ALL ON FUNCTION cache_ext_internal.begin_update(text) FROM PUBLIC;   -- for our scripts
+
 ---------------------------------------------------------------------------
 -- Statistics
 ---------------------------------------------------------------------------

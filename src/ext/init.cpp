@@ -12,6 +12,7 @@
 #include "ext/invalidation/items.hpp"
 #include "ext/statistics/capture.hpp"
 #include "ext/worker.hpp"
+#include "pg/objects.hpp"
 #include "pg/redis_health.hpp"
 #include "pg/server.hpp"
 #include "pg/settings.hpp"
@@ -25,6 +26,7 @@ void
 _PG_init(void)
 {
 	cache_ext::pg::define_settings();
+	cache_ext::pg::register_objects();
 	cache_ext::pg::register_redis_health();
 	cache_ext::statistics::register_capture_callbacks();
 	cache_ext::invalidation::register_item_callbacks();

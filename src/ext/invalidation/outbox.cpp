@@ -18,6 +18,7 @@
 
 #include "core/invalidation/item.hpp"
 #include "ext/invalidation/tables.hpp"
+#include "pg/objects.hpp"
 #include "pg/worker_table.hpp"
 
 extern "C" {
@@ -50,7 +51,7 @@ constexpr uint32 kLapseLock = 1;
 Oid
 internal_table(const char *name)
 {
-	Oid schema = get_namespace_oid("cache_ext_internal", true);
+	Oid schema = pg::internal_schema();
 
 	return OidIsValid(schema) ? get_relname_relid(name, schema) : InvalidOid;
 }
@@ -58,7 +59,7 @@ internal_table(const char *name)
 bool
 outbox_exists()
 {
-	return OidIsValid(internal_table("outbox"));
+	return pg::objects_fit() && OidIsValid(internal_table("outbox"));
 }
 
 /* The outbox and its only index. */

@@ -6,6 +6,7 @@
  *-------------------------------------------------------------------------
  */
 #include "ext/statistics/catalog.hpp"
+#include "pg/objects.hpp"
 
 extern "C" {
 #include "access/genam.h"
@@ -28,7 +29,7 @@ namespace cache_ext::statistics {
 Oid
 internal_relation(const char *name, bool missing_ok)
 {
-	Oid schema = get_namespace_oid(kInternalSchema, missing_ok);
+	Oid schema = pg::internal_schema();
 	Oid relation = OidIsValid(schema) ? get_relname_relid(name, schema) : InvalidOid;
 
 	if (!OidIsValid(relation) && !missing_ok)

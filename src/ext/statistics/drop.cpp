@@ -16,6 +16,7 @@
 #include "ext/statistics/sources.hpp"
 #include "pg/guard.hpp"
 #include "pg/maintenance_lock.hpp"
+#include "pg/objects.hpp"
 
 extern "C" {
 #include "catalog/pg_class.h"
@@ -194,7 +195,7 @@ cache_ext_on_drop(PG_FUNCTION_ARGS)
 {
 	(void) fcinfo;
 	pg::guard([&] {
-		if (!OidIsValid(internal_relation("source", true)))
+		if (pg::runs_own_script() || !OidIsValid(internal_relation("source", true)))
 			return;
 
 		ListCell *cell;

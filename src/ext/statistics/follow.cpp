@@ -18,6 +18,7 @@
 #include "ext/worker.hpp"
 #include "pg/guard.hpp"
 #include "pg/maintenance_lock.hpp"
+#include "pg/objects.hpp"
 
 extern "C" {
 #include "access/genam.h"
@@ -470,6 +471,13 @@ altered_tables()
 	return tables;
 }
 
+/* What mends objects that do not fit the library must not be refused for that. */
+static bool
+is_about_extensions(CommandTag tag)
+{
+	return tag == CMDTAG_ALTER_EXTENSION || tag == CMDTAG_DROP_EXTENSION;
+}
+
 extern "C" {
 
 PG_FUNCTION_INFO_V1(cache_ext_on_alter);
@@ -481,7 +489,14 @@ cache_ext_before_ddl(PG_FUNCTION_ARGS)
 	auto *event = reinterpret_cast<EventTriggerData *>(fcinfo->context);
 
 	pg::guard([&] {
-		if (running_own_command() || !OidIsValid(internal_relation("source", true)))
+		if (running_own_command() || pg::runs_own_script())
+			return;
+		if (!pg::objects_fit() && is_about_extensions(event->tag))
+		{
+			pg::hold_off_maintenance(true);
+			return;
+		}
+		if (!OidIsValid(internal_relation("source", true)))
 			return;
 		if (IsA(event->parsetree, AlterTableStmt))
 			refuse_concurrent_detach((AlterTableStmt *) event->parsetree);
@@ -505,7 +520,8 @@ cache_ext_on_alter(PG_FUNCTION_ARGS)
 	pg::guard([&] {
 		ListCell *cell;
 
-		if (running_own_command() || !OidIsValid(internal_relation("source", true)))
+		if (running_own_command() || pg::runs_own_script() ||
+		    !OidIsValid(internal_relation("source", true)))
 			return;
 		foreach (cell, altered_tables())
 			follow(lfirst_oid(cell));

@@ -9,6 +9,7 @@
 
 #include "ext/invalidation/outbox.hpp"
 #include "ext/worker/start.hpp"
+#include "pg/objects.hpp"
 
 extern "C" {
 #include "access/table.h"
@@ -128,6 +129,11 @@ run_housekeeping()
 {
 	StartTransactionCommand();
 	turn.installed = invalidation::outbox_exists();
+	if (!pg::objects_fit())
+		ereport(LOG, (errmsg("cache_ext worker leaves database %u: its objects do not fit the "
+		                     "library",
+		                     MyDatabaseId),
+		              errhint("Run ALTER EXTENSION cache_ext UPDATE there.")));
 	if (turn.installed)
 	{
 		/* What ALTER DATABASE has set since this process began. */

@@ -2,9 +2,14 @@
 
 import os
 import random
+import re
+import shutil
+import subprocess
+
+import psycopg2
 
 import workload
-from harness import Failure, Postgres, Redis, expect, program, run_as_server, wait_for
+from harness import Postgres, Redis, expect, program, run_as_server, wait_for
 
 DBNAME = "shop"
 
@@ -118,4 +123,195 @@ def pg_upgrade_keeps_everything(_):
         redis.stop()
 
 
-TESTS = [pg_upgrade_keeps_everything]
+# ---------------------------------------------------------------------------
+# New versions of the extension
+# ---------------------------------------------------------------------------
+
+MARKS = {"library": b"cache_ext library ", "oldest": b"cache_ext works with objects from "}
+
+GUARD = '\\echo Use "ALTER EXTENSION cache_ext UPDATE" to load this file. \\quit\n'
+
+# What updates do: new and changed functions, tables and views of ours.
+UPDATES = {
+    "1.0--1.1": """
+        SELECT cache_ext_internal.begin_update('1.1');
+        CREATE TABLE cache_ext_internal.novelty (id integer PRIMARY KEY);
+        INSERT INTO cache_ext_internal.novelty SELECT id FROM cache_ext_internal.statistic;
+        SELECT pg_catalog.pg_extension_config_dump('cache_ext_internal.novelty', '');
+        CREATE FUNCTION cache_novelty() RETURNS integer LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+            AS 'SELECT count(*)::integer FROM cache_ext_internal.novelty';
+        CREATE OR REPLACE VIEW statistics_status AS SELECT * FROM cache_ext_internal.status();
+        ALTER TABLE cache_ext_internal.outbox SET (fillfactor = 90);
+        ALTER TABLE cache_ext_internal.failure ALTER COLUMN message TYPE varchar;
+        CREATE OR REPLACE FUNCTION statistics_wait(relation regclass, timeout interval DEFAULT NULL) RETURNS boolean
+            AS 'MODULE_PATHNAME', 'cache_ext_statistics_wait' LANGUAGE C VOLATILE;
+    """,
+    "1.1--2.0": """
+        SELECT cache_ext_internal.begin_update('2.0');
+        DROP FUNCTION cache_novelty();
+        ALTER EXTENSION cache_ext DROP TABLE cache_ext_internal.novelty;
+        DROP TABLE cache_ext_internal.novelty;
+    """,
+}
+
+
+class Installation:
+    """A PostgreSQL of one's own, made of links, whose cache_ext may become another version."""
+
+    def __init__(self, directory):
+        parts = {part: subprocess.check_output([program("pg_config"), "--" + part], text=True).strip()
+                 for part in ("bindir", "pkglibdir", "sharedir")}
+        prefix = os.path.commonpath(list(parts.values()))
+        for part, path in parts.items():
+            target = os.path.join(directory, os.path.relpath(path, prefix))
+            os.makedirs(os.path.dirname(target), exist_ok=True)
+            # The server finds its files by where its program really is.
+            subprocess.check_call(["cp", "-r" if part == "bindir" else "-rs", path, target])
+            setattr(self, part, target)
+        self.library = os.path.join(self.pkglibdir, "cache_ext.so")
+        self.original = os.path.realpath(self.library)
+        self.extension = os.path.join(self.sharedir, "extension")
+
+    def __enter__(self):
+        self.before = os.environ["CACHE_EXT_BIN"]
+        os.environ["CACHE_EXT_BIN"] = self.bindir
+        return self
+
+    def __exit__(self, *_):
+        os.environ["CACHE_EXT_BIN"] = self.before
+
+    def scripts(self, version):
+        """As a package does: the control file names the new version, and there is a way to it."""
+        control = os.path.join(self.extension, "cache_ext.control")
+        with open(os.path.realpath(control)) as file:
+            text = re.sub(r"default_version = '[^']*'", f"default_version = '{version}'", file.read())
+        os.unlink(control)
+        with open(control, "w") as file:
+            file.write(text)
+        for step, script in UPDATES.items():
+            with open(os.path.join(self.extension, f"cache_ext--{step}.sql"), "w") as file:
+                file.write(GUARD + script)
+
+    def library_of(self, version, oldest="1.0"):
+        """The library, with other numbers in it."""
+        with open(self.original, "rb") as file:
+            code = file.read()
+        for mark, number in (("library", version), ("oldest", oldest)):
+            old = MARKS[mark] + b"1.0\0"
+            expect(code.count(old) == 1, f"the library does not say its version once: {code.count(old)}")
+            code = code.replace(old, MARKS[mark] + number.encode() + b"\0")
+        new = self.library + ".new"
+        with open(new, "wb") as file:
+            file.write(code)
+        os.chmod(new, 0o755)
+        os.replace(new, self.library)    # servers that run keep what they have loaded
+
+
+def update(db):
+    """Others use the objects: one that loses a race for locks tries again, as an administrator would."""
+    for _ in range(20):
+        try:
+            db.run("ALTER EXTENSION cache_ext UPDATE")
+            return
+        except (psycopg2.errors.DeadlockDetected, psycopg2.errors.LockNotAvailable):
+            continue
+    db.run("ALTER EXTENSION cache_ext UPDATE")
+
+
+def an_update_keeps_everything(_):
+    work = os.environ["CACHE_EXT_WORK"]
+    redis = Redis(os.path.join(work, "update_redis"), durable=True).start()
+    root = os.path.join(work, "update_installation")
+    with Installation(root) as installation:
+        server = Postgres(os.path.join(work, "update"), {"cache_ext.redis_url": f"'{redis.url}'"})
+        try:
+            server.start()
+            filled_database(server)
+            with server.session(DBNAME) as db:
+                wait_for("all is delivered", lambda: db.value("SELECT pending = 0 FROM invalidation_status"))
+                redis.ask("SET", "shop:1:shelf:3", "old")
+                redis.kill()
+                db.run("UPDATE shelf SET label = label || '!' WHERE id = 3")
+                before, folded_before = facts(db), folded(db)
+
+                # The package is there, and the server still runs the library of before.
+                installation.scripts("1.1")
+                installation.library_of("1.1")
+                error = db.fails("55000", "ALTER EXTENSION cache_ext UPDATE")
+                expect("too old" in str(error) and "restart the server" in str(error), f"no hint: {error}")
+                expect_same(before, facts(db))
+            server.restart()
+
+            # The library is new, the objects are old, then new; writers and readers all the while.
+            with workload.Storm(server, DBNAME, 11, writers=2, checkers=1) as storm:
+                storm.run_for(1)
+                with server.session(DBNAME) as db:
+                    db.run("SET lock_timeout = '5s'")
+                    expect(db.value("SELECT extversion = '1.0' FROM pg_extension WHERE extname = 'cache_ext'"),
+                           "the objects are not old")
+                    update(db)
+                    expect(db.value("SELECT cache_novelty() = count(*) FROM statistics_status"), "the script's work")
+                storm.run_for(1)
+            workload.settle(server, DBNAME)
+            with server.session(DBNAME) as db:
+                for name, count in folded(db).items():
+                    expect(count >= folded_before[name] or name in workload.statistics(), f"{name} was filled anew")
+                expect_same({k: v for k, v in before.items() if k != "outbox"}, facts(db))
+                expect(db.value("SELECT pending >= %s FROM invalidation_status", before["outbox"][0][:1]),
+                       "the outbox has lost rows")
+
+            refuses(server, installation, "2.0", "2.0", "ALTER EXTENSION cache_ext UPDATE")
+            installation.scripts("2.0")
+            with server.session(DBNAME) as db:
+                db.run("ALTER EXTENSION cache_ext UPDATE")
+                db.fails("42883", "SELECT cache_novelty()")
+                wrong = workload.compare(db, True)
+                expect(not wrong, f"after the second update: {wrong[:5]}")
+            refuses(server, installation, "1.0", "1.0", "Install the library")
+            server.stop()
+            installation.library_of("2.0", "2.0")
+            server.start()
+            redis.start()
+            expect_alive(server, redis)
+            server.stop()
+            server.check_log()
+        finally:
+            server.stop("immediate")
+            redis.stop()
+            shutil.rmtree(root, ignore_errors=True)
+
+
+def the_versions_agree(_):
+    tree = os.environ["CACHE_EXT_TREE"]
+
+    def found(pattern, *path):
+        with open(os.path.join(tree, *path)) as file:
+            return re.search(pattern, file.read(), re.M)[1]
+
+    version = found(r"^default_version = '([0-9.]+)'", "cache_ext.control")
+    library = subprocess.check_output([program("pg_config"), "--pkglibdir"], text=True).strip() + "/cache_ext.so"
+    with open(library, "rb") as file:
+        code = file.read()
+    expect(MARKS["library"] + version.encode() + b"\0" in code, "the library is of another version")
+    for name, pattern in (("META.json", r'"version": "([0-9.]+)"'), ("CHANGELOG.md", r"^## ([0-9.]+) ")):
+        release = found(pattern, name)
+        expect(release == version or release.startswith(version + "."), f"{name} says {release}, not {version}")
+
+
+def refuses(server, installation, library, oldest, hint):
+    """Nothing is counted wrongly by a library that does not know the objects: it does nothing, and says what to do."""
+    server.stop()
+    installation.library_of(library, oldest)
+    server.start()
+    with server.session(DBNAME) as db:
+        for statement in ("INSERT INTO shelf VALUES (100, 'x')", "SELECT * FROM shelves", "TABLE statistics_status",
+                          "SELECT statistics_fold()", "SELECT cache_get('shelf:1')", "DROP TABLE shelf CASCADE",
+                          "SELECT cache_invalidate('a')"):
+            error = db.fails("55000", statement)
+            expect(hint in str(error), f"{statement}: {error}")
+        expect(db.value("SELECT count(*) = 9 FROM shelf"), "a table of ours cannot be read any more")
+        wait_for("the worker has left", lambda: not db.value(
+            "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'cache_ext worker'"))
+
+
+TESTS = [pg_upgrade_keeps_everything, an_update_keeps_everything, the_versions_agree]
