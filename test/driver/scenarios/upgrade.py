@@ -250,7 +250,7 @@ def an_update_keeps_everything(_):
                     expect(db.value("SELECT extversion = '1.0' FROM pg_extension WHERE extname = 'cache_ext'"),
                            "the objects are not old")
                     update(db)
-                    expect(db.value("SELECT cache_novelty() = count(*) FROM statistics_status"), "the script's work")
+                    expect(db.value("SELECT cache_novelty() > 20"), "the script's work")
                 storm.run_for(1)
             workload.settle(server, DBNAME)
             with server.session(DBNAME) as db:
