@@ -203,7 +203,7 @@ CREATE EVENT TRIGGER cache_ext_before_ddl ON ddl_command_start
 CREATE EVENT TRIGGER cache_ext_on_drop ON sql_drop
     EXECUTE FUNCTION cache_ext_internal.on_drop();
 CREATE EVENT TRIGGER cache_ext_on_alter ON ddl_command_end
-    WHEN TAG IN ('ALTER TABLE', 'CREATE TABLE')
+    WHEN TAG IN ('ALTER TABLE', 'CREATE TABLE', 'ALTER FOREIGN TABLE', 'CREATE FOREIGN TABLE', 'CREATE SCHEMA')
     EXECUTE FUNCTION cache_ext_internal.on_alter();
 ALTER EVENT TRIGGER cache_ext_before_ddl ENABLE ALWAYS;
 ALTER EVENT TRIGGER cache_ext_on_drop ENABLE ALWAYS;

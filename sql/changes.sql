@@ -231,6 +231,26 @@ SELECT exact('refresh');
 -- what could not be kept exact is refused
 ALTER TABLE thing SET UNLOGGED;
 ALTER TABLE thing ENABLE ROW LEVEL SECURITY;
+-- foreign tables do not become members, by whichever command
+CREATE FOREIGN DATA WRAPPER elsewhere;
+CREATE SERVER elsewhere FOREIGN DATA WRAPPER elsewhere;
+CREATE TABLE herd (i integer) PARTITION BY LIST (i);
+CREATE TABLE pack (i integer);
+SELECT statistics_create('herds', 'SELECT count(*) AS n FROM herd'), statistics_create('packs', 'SELECT count(*) AS n FROM pack');
+CREATE FOREIGN TABLE far PARTITION OF herd FOR VALUES IN (1) SERVER elsewhere;
+CREATE FOREIGN TABLE far () INHERITS (pack) SERVER elsewhere;
+CREATE FOREIGN TABLE far (i integer) SERVER elsewhere;
+ALTER TABLE herd ATTACH PARTITION far FOR VALUES IN (1);
+ALTER FOREIGN TABLE far INHERIT pack;
+-- a member that comes with its schema is one
+CREATE SCHEMA stable CREATE TABLE box PARTITION OF public.herd FOR VALUES IN (2);
+INSERT INTO stable.box VALUES (2);
+INSERT INTO herd VALUES (2);
+SELECT n FROM herds;
+DROP TABLE herd, pack CASCADE;
+DROP SCHEMA stable;
+DROP SERVER elsewhere CASCADE;
+DROP FOREIGN DATA WRAPPER elsewhere;
 SELECT statistics_drop('by_owner'), statistics_drop('overview');
 DROP FUNCTION exact;
 

@@ -152,6 +152,15 @@ CREATE VIEW orders_view AS SELECT * FROM orders;
 CREATE UNLOGGED TABLE unlogged (i integer);
 CREATE TABLE secret (i integer);
 ALTER TABLE secret ENABLE ROW LEVEL SECURITY;
+CREATE MATERIALIZED VIEW orders_once AS SELECT * FROM orders;
+CREATE FOREIGN DATA WRAPPER elsewhere;
+CREATE SERVER elsewhere FOREIGN DATA WRAPPER elsewhere;
+CREATE FOREIGN TABLE far (i integer) SERVER elsewhere;
+CREATE TABLE half_far (i integer) PARTITION BY LIST (i);
+CREATE FOREIGN TABLE half_far_1 PARTITION OF half_far FOR VALUES IN (1) SERVER elsewhere;
+CREATE TABLE half_logged (i integer);
+CREATE UNLOGGED TABLE half_logged_child () INHERITS (half_logged);
+CREATE TABLE setting (x double precision, y real, b bytea, p point, t text);
 \set ECHO all
 SELECT refusal(q) FROM unnest(ARRAY[
     'SELECT count(*) FROM orders, returned',
@@ -202,7 +211,34 @@ SELECT refusal(q) FROM unnest(ARRAY[
     'SELECT count(*) FROM orders FOR UPDATE',
     'INSERT INTO orders VALUES (1)',
     'SELECT count(*) FROM orders; DROP TABLE orders',
-    'SELECT count(*) FROM nowhere']) q;
+    'SELECT count(*) FROM nowhere',
+    'SELECT DISTINCT ON (vendor) vendor, id FROM orders',
+    'WITH RECURSIVE r AS (SELECT 1 AS i UNION ALL SELECT i + 1 FROM r WHERE i < 3) SELECT count(*) FROM r',
+    'SELECT count(*) FROM orders_once',
+    'SELECT count(*) FROM far',
+    'SELECT count(*) FROM half_far',
+    'SELECT count(*) FROM half_logged',
+    'SELECT count(*) FROM cache_ext_internal.source',
+    'SELECT x::text, count(*) FROM setting GROUP BY 1',
+    'SELECT count(DISTINCT y::varchar(3)) FROM setting',
+    'SELECT max(b::text) FROM setting',
+    'SELECT count(*) FROM setting WHERE length(p::text) > 5',
+    'SELECT quote_ident(t), count(*) FROM setting GROUP BY 1',
+    (SELECT 'SELECT count(*) FROM orders GROUP BY ' || string_agg('id + ' || i, ', ') FROM generate_series(1, 33) i),
+    (SELECT 'SELECT max(id) FROM orders GROUP BY ' || string_agg('id + ' || i, ', ') FROM generate_series(1, 32) i)]) q;
+-- results may be written as the reader's session writes them
+SELECT statistics_create('written', 'SELECT sum(x)::text AS x, b::text AS b FROM setting GROUP BY b');
+INSERT INTO setting VALUES (1 / 3.0, 0, '\x01');
+SET extra_float_digits = -5;
+SET bytea_output = escape;
+SELECT * FROM written;
+RESET extra_float_digits;
+RESET bytea_output;
+SELECT differences('written');
+DROP TABLE setting, half_logged CASCADE;
+DROP TABLE half_far;
+DROP SERVER elsewhere CASCADE;
+DROP FOREIGN DATA WRAPPER elsewhere;
 SELECT statistics_create(NULL, 'SELECT count(*) FROM orders');
 SELECT statistics_create('totals', 'SELECT count(*) FROM orders');
 SELECT statistics_verify('orders');

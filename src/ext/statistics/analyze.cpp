@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * analyze.cpp
- *		Taking a query apart, refusing what cannot be kept exact.
+ *		Taking a query apart, SELECT level by level.
  *
  *-------------------------------------------------------------------------
  */
@@ -29,181 +29,13 @@ extern "C" {
 
 namespace cache_ext::statistics {
 
-void
-refuse(const char *construct, const char *detail, const char *hint)
-{
-	ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-	                errmsg("a statistic cannot contain %s", construct),
-	                errdetail_internal("%s", detail), errhint("%s", hint)));
-	pg_unreachable();
-}
-
 KeyType
 key_of(Expr *expr, const char *what)
 {
 	return key_type(getBaseType(exprType((Node *) expr)), exprCollation((Node *) expr), what);
 }
 
-Expr *
-source_expr(Node *node, Index varno, const char *what)
-{
-	if (contain_mutable_functions(node))
-		ereport(ERROR,
-		        (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-		         errmsg("a statistic cannot contain a function that is not immutable in %s", what),
-		         errdetail("Its value could change without any change to a row, unseen by "
-		                   "the statistic."),
-		         errhint("Cast timestamptz with AT TIME ZONE and a constant zone, or keep the "
-		                 "expression in a column.  A window relative to now() is a comparison in "
-		                 "WHERE with a column of type timestamp, timestamptz or date.")));
-	if (contain_subplans(node) || checkExprHasSubLink(node))
-		refuse(
-		    "a subquery here",
-		    "Only [NOT] EXISTS in WHERE and scalar subqueries in a SELECT without FROM are kept.",
-		    kUsePlainView);
-
-	node = (Node *) copyObjectImpl(node);
-	if (varno != 1)
-		ChangeVarNodes(node, (int) varno, 1, 0);
-
-	ListCell *cell;
-	foreach (cell, pull_var_clause(node, 0))
-	{
-		auto *var = lfirst_node(Var, cell);
-
-		if (var->varattno < 0)
-			refuse("a system column", "System columns change without a change to the row's data.",
-			       "Use a column of the table.");
-		if (var->varattno == 0)
-			refuse("a whole-row reference", "Adding a column to the table would change it unseen.",
-			       "Name the columns.");
-	}
-	return (Expr *) node;
-}
-
-/* The checks of a source that need to look at it. */
-static void
-check_source(Oid source)
-{
-	Relation relation = table_open(source, AccessShareLock);
-	Form_pg_class form = RelationGetForm(relation);
-
-	if (form->relkind != RELKIND_RELATION && form->relkind != RELKIND_PARTITIONED_TABLE)
-		ereport(ERROR,
-		        (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-		         errmsg("a statistic cannot read \"%s\"", RelationGetRelationName(relation)),
-		         errdetail("It is a view, foreign table or other relation whose changes fire no "
-		                   "triggers."),
-		         errhint("Name the tables beneath it.")));
-	if (IsCatalogRelation(relation))
-		refuse("a system catalog", "System catalogs have no triggers.", kUsePlainView);
-	if (form->relpersistence != RELPERSISTENCE_PERMANENT)
-		refuse("a temporary or unlogged table",
-		       "Its rows do not survive what the statistic survives.",
-		       "Use a permanent table (ALTER TABLE ... SET LOGGED).");
-	if (form->relrowsecurity)
-		refuse("a table with row security", "The statistic would show rows that policies hide.",
-		       "Disable row security on the table, or use a plain view.");
-	if (form->relispartition)
-		refuse("a partition as its source",
-		       "Rows that reach it through its parent would not be seen.",
-		       "Read the partitioned table, with a WHERE that selects the partition.");
-	table_close(relation, NoLock);
-}
-
-Oid
-source_table(const Definition *definition, Query *query, Index varno)
-{
-	RangeTblEntry *rte = rt_fetch(varno, query->rtable);
-
-	if (rte->rtekind != RTE_RELATION)
-		refuse("a FROM item that is not a table",
-		       "Subqueries, functions, VALUES and CTEs in FROM have no triggers.", kUsePlainView);
-	if (rte->tablesample != nullptr)
-		refuse("TABLESAMPLE", "A sample is not determined by the rows.", "Count all rows.");
-	if (!rte->inh)
-		refuse("ONLY", "A statistic counts a table with its partitions.", "Leave ONLY out.");
-
-	if (definition->is_new)
-		check_source(rte->relid);
-	return rte->relid;
-}
-
-/* The index that makes a plain view of the query fast, if it orders rows of one table. */
-static const char *
-top_rows_hint(Query *query)
-{
-	constexpr const char *kTopGroups =
-	    "Leave ORDER BY and LIMIT out, and use them in a plain view over the statistic.";
-	Index varno = 0;
-	StringInfoData columns;
-	ListCell *cell;
-
-	initStringInfo(&columns);
-	foreach (cell, query->sortClause)
-	{
-		auto *clause = lfirst_node(SortGroupClause, cell);
-		auto *var = (Var *) get_sortgroupclause_expr(clause, query->targetList);
-		if (!IsA(var, Var) || var->varattno <= 0 || (varno != 0 && var->varno != (int) varno) ||
-		    rt_fetch(var->varno, query->rtable)->rtekind != RTE_RELATION)
-			return kTopGroups;
-		varno = (Index) var->varno;
-
-		TypeCacheEntry *type = lookup_type_cache(var->vartype, TYPECACHE_BTREE_OPFAMILY);
-		bool descends =
-		    get_op_opfamily_strategy(clause->sortop, type->btree_opf) == BTGreaterStrategyNumber;
-		appendStringInfo(&columns, "%s%s%s%s", columns.len == 0 ? "" : ", ",
-		                 quote_identifier(get_attname(rt_fetch(varno, query->rtable)->relid,
-		                                              var->varattno, false)),
-		                 descends ? " DESC" : "",
-		                 clause->nulls_first == descends ? ""
-		                 : clause->nulls_first           ? " NULLS FIRST"
-		                                                 : " NULLS LAST");
-	}
-	if (varno == 0 || query->hasAggs || query->groupClause != NIL)
-		return kTopGroups;
-
-	Oid table = rt_fetch(varno, query->rtable)->relid;
-	return psprintf("A plain view of the query is fast with this index: CREATE INDEX ON %s (%s)",
-	                quote_qualified_identifier(get_namespace_name(get_rel_namespace(table)),
-	                                           get_rel_name(table)),
-	                columns.data);
-}
-
-void
-refuse_clauses(Query *query)
-{
-	if (query->commandType != CMD_SELECT || query->hasModifyingCTE)
-		refuse("a statement that writes", "Its query must be a SELECT.", kUsePlainView);
-	if (query->setOperations != nullptr)
-		refuse("UNION, INTERSECT or EXCEPT", "A statistic keeps one SELECT.",
-		       "Keep a statistic per branch and combine them in a plain view.");
-	if (query->cteList != NIL)
-		refuse("WITH", "Common table expressions are not kept.", kUsePlainView);
-	if (query->limitCount != nullptr || query->limitOffset != nullptr)
-		refuse("LIMIT or OFFSET", "The rows beyond the limit would have to be kept, too.",
-		       top_rows_hint(query));
-	if (query->sortClause != NIL && query->distinctClause == NIL)
-		refuse("ORDER BY", "A relation has no order.", "Add ORDER BY where the statistic is read.");
-	if (query->distinctClause != NIL)
-		refuse("SELECT DISTINCT", "Rows are kept by GROUP BY.",
-		       "Use GROUP BY on the same columns.");
-	if (query->hasWindowFuncs)
-		refuse("a window function", "Its value depends on other rows of the result.",
-		       kUsePlainView);
-	if (query->hasTargetSRFs)
-		refuse("a set-returning function", "A result row must follow from one group.",
-		       kUsePlainView);
-	if (query->groupingSets != NIL)
-		refuse("GROUPING SETS, ROLLUP or CUBE", "A statistic keeps one grouping.",
-		       "Keep a statistic per grouping.");
-	if (query->rowMarks != NIL)
-		refuse("FOR UPDATE or FOR SHARE", "A statistic has no rows to lock.", "Leave it out.");
-}
-
 /* ---- the select list ---- */
-
-constexpr int kLastChange = -1; /* until the number of aggregates is known */
 
 static Expr *open_level(Definition *definition, Query *query, bool top);
 
@@ -265,10 +97,7 @@ over_raw_row(Node *node, Level *level)
 		auto *link = (SubLink *) node;
 
 		if (level->block >= 0 || link->subLinkType != EXPR_SUBLINK)
-			refuse("a subquery here",
-			       "Only [NOT] EXISTS in WHERE and scalar subqueries in a SELECT without FROM are "
-			       "kept.",
-			       kUsePlainView);
+			refuse_subquery(node, "the select list");
 		return (Node *) open_level(level->definition, castNode(Query, link->subselect), false);
 	}
 	return pg::mutate_children<Level>(node, over_raw_row, level);
@@ -305,6 +134,8 @@ prepare_groups(Level *level)
 	ListCell *cell;
 
 	d->group_count = list_length(query->groupClause);
+	if (d->group_count > INDEX_MAX_KEYS)
+		refuse_many_keys();
 	d->groups = static_cast<KeyType *>(palloc0(sizeof(KeyType) * Max(d->group_count, 1)));
 
 	d->group_places = static_cast<Place *>(palloc0(sizeof(Place) * Max(d->group_count, 1)));
@@ -436,161 +267,6 @@ open_level(Definition *definition, Query *query, bool top)
 	return first;
 }
 
-/* ---- putting it together ---- */
-
-static TupleDesc
-describe_keys(const KeyType *keys, int count)
-{
-	TupleDesc desc = CreateTemplateTupleDesc(count);
-
-	for (int i = 0; i < count; ++i)
-	{
-		TupleDescInitEntry(desc, (AttrNumber) (i + 1), psprintf("k%d", i + 1), keys[i].type, -1, 0);
-		TupleDescInitEntryCollation(desc, (AttrNumber) (i + 1), keys[i].collation);
-	}
-	return desc;
-}
-
-/* Where the time of the last change stands in the raw row, and whether an expression asks for it.
- */
-struct LastChange
-{
-	AttrNumber column;
-	bool met;
-};
-
-static bool
-place_last_change(Node *node, LastChange *last_change)
-{
-	if (node == nullptr)
-		return false;
-	if (IsA(node, Var))
-	{
-		auto *var = (Var *) node;
-
-		if (var->varattno == kLastChange)
-		{
-			var->varattno = last_change->column;
-			last_change->met = true;
-		}
-		return false;
-	}
-	return pg::walk_children<LastChange>(node, place_last_change, last_change);
-}
-
-/* The columns of a side's part, and its cells: rows first, then those of the block over this side.
- */
-static void
-finish_side(Definition *d, Part *part, const Side &side)
-{
-	const Block &block = d->blocks[part->block];
-	ListCell *column;
-	int number = 0;
-
-	part->key_count = list_length(side.columns);
-	part->keys = static_cast<KeyType *>(palloc(sizeof(KeyType) * Max(part->key_count, 1)));
-	foreach (column, side.columns)
-		part->keys[number++] = key_of((Expr *) lfirst(column), "a column of several tables' rows");
-
-	part->cell_count = 1;
-	for (int i = 0; i < block.cell_count; ++i)
-	{
-		Cell &cell = d->cells[block.first_cell + i];
-
-		if (cell.place.side != part->side)
-			continue;
-		bool is_rows = cell.role == CellRole::kRows && cell.filter == nullptr;
-		cell.place.number = is_rows ? 0 : part->cell_count++;
-	}
-}
-
-static void
-finish_buckets(const Definition *d, Part *part)
-{
-	const Block &block = d->blocks[part->block];
-
-	part->keys = group_keys(d, block.window, 0, &part->key_count);
-	part->cell_count = block.cell_count;
-}
-
-static void
-finish_parts(Definition *d)
-{
-	d->cell_is_sum = static_cast<bool *>(palloc0(Max(d->cell_count, 1)));
-	for (int i = 0; i < d->cell_count; ++i)
-		d->cell_is_sum[i] = is_sum(d->cells[i].role);
-	for (int i = 0; i < d->part_count; ++i)
-	{
-		Part &part = d->parts[i];
-		const Block &block = d->blocks[part.block];
-
-		if (part.kind == PartKind::kSide)
-			finish_side(d, &part, block.sides[part.side]);
-		else if (part.kind == PartKind::kBuckets)
-			finish_buckets(d, &part);
-		else
-			part.cell_count = part.kind == PartKind::kExists ? block.cell_count + 1 : 1;
-		part.cell_is_sum = static_cast<bool *>(palloc0(part.cell_count));
-		for (int c = 0; !part.has_values() && c < block.cell_count; ++c)
-		{
-			const Cell &cell = d->cells[block.first_cell + c];
-
-			if (part.kind != PartKind::kSide)
-				part.cell_is_sum[c] = is_sum(cell.role);
-			else if (cell.place.side == part.side && cell.place.number > 0)
-				part.cell_is_sum[cell.place.number] = is_sum(cell.role);
-		}
-		part.key_desc = describe_keys(part.keys, part.key_count);
-		if (part.has_values())
-		{
-			part.order = static_cast<FmgrInfo *>(palloc0(sizeof(FmgrInfo)));
-			fmgr_info(part.value_key().order_proc, part.order);
-		}
-	}
-}
-
-static void
-finish_output(Definition *d)
-{
-	int columns = d->group_count + d->aggregate_count + 1;
-
-	d->raw_desc = CreateTemplateTupleDesc(columns);
-	for (int i = 0; i < d->group_count; ++i)
-	{
-		auto *expr = (Node *) list_nth(d->group_exprs, i);
-
-		TupleDescInitEntry(d->raw_desc, (AttrNumber) (i + 1), psprintf("g%d", i + 1),
-		                   exprType(expr), exprTypmod(expr), 0);
-		TupleDescInitEntryCollation(d->raw_desc, (AttrNumber) (i + 1), exprCollation(expr));
-	}
-	for (int i = 0; i < d->aggregate_count; ++i)
-	{
-		auto number = (AttrNumber) (d->group_count + i + 1);
-
-		TupleDescInitEntry(d->raw_desc, number, psprintf("a%d", i + 1), d->aggregates[i].type, -1,
-		                   0);
-		TupleDescInitEntryCollation(d->raw_desc, number, d->aggregates[i].node->aggcollid);
-	}
-	TupleDescInitEntry(d->raw_desc, (AttrNumber) columns, "last_change", TIMESTAMPTZOID, -1, 0);
-
-	int outputs = list_length(d->output);
-	d->output_group = static_cast<int *>(palloc(sizeof(int) * outputs));
-	d->output_is_last_change = static_cast<bool *>(palloc0(sizeof(bool) * outputs));
-	for (int i = 0; i < outputs; ++i)
-	{
-		auto *expr = (Node *) list_nth(d->output, i);
-		LastChange last_change = {(AttrNumber) columns, false};
-
-		(void) place_last_change(expr, &last_change);
-		d->output_is_last_change[i] = last_change.met;
-
-		bool is_group = IsA(expr, Var) && ((Var *) expr)->varattno <= d->group_count;
-		d->output_group[i] = is_group ? ((Var *) expr)->varattno - 1 : -1;
-	}
-	LastChange last_change = {(AttrNumber) columns, false};
-	(void) place_last_change((Node *) d->having, &last_change);
-}
-
 Definition *
 analyze(Query *query, MemoryContext context, bool is_new)
 {
@@ -603,9 +279,7 @@ analyze(Query *query, MemoryContext context, bool is_new)
 	(void) open_level(definition, castNode(Query, copyObjectImpl(query)), true);
 	if (definition->block_count == 0)
 		refuse("no table at all", "There is nothing to keep.", kUsePlainView);
-	definition->group_desc = describe_keys(definition->groups, definition->group_count);
-	finish_parts(definition);
-	finish_output(definition);
+	assemble(definition);
 	MemoryContextSwitchTo(caller);
 	return definition;
 }

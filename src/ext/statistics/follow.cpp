@@ -89,18 +89,10 @@ add_sources_of(List **numbers, Oid relation)
 /* ---- members that come and go ---- */
 
 static void
-check_member(const SourceRow &source, Relation member)
+check_rows(const SourceRow &source, Relation member)
 {
 	const char *name = RelationGetRelationName(member);
 
-	if (member->rd_rel->relkind == RELKIND_FOREIGN_TABLE)
-		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-		                errmsg("foreign table \"%s\" cannot belong to \"%s\"", name,
-		                       get_rel_name(source.relation)),
-		                errdetail("A statistic or watch reads it, and rows that change elsewhere "
-		                          "fire no trigger here.")));
-	if (statistics_of_source(source.id) == NIL)
-		return;
 	if (member->rd_rel->relpersistence != RELPERSISTENCE_PERMANENT)
 		ereport(ERROR,
 		        (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
@@ -116,15 +108,32 @@ check_member(const SourceRow &source, Relation member)
 		                errhint("Drop the statistics first.")));
 }
 
+static void
+check_member(const SourceRow &source, Oid relation)
+{
+	Relation member = table_open(relation, AccessShareLock);
+
+	if (member->rd_rel->relkind == RELKIND_FOREIGN_TABLE)
+		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+		                errmsg("foreign table \"%s\" cannot belong to \"%s\"",
+		                       RelationGetRelationName(member), get_rel_name(source.relation)),
+		                errdetail("A statistic or watch reads it, and rows that change elsewhere "
+		                          "fire no trigger here."),
+		                errhint("Drop the statistics and watches first.")));
+	if (statistics_of_source(source.id) != NIL)
+		check_rows(source, member);
+	table_close(member, NoLock);
+}
+
 /* A new member brings its rows into the statistics. */
 static void
 adopt_leaf(const SourceRow &source, Oid leaf)
 {
+	check_member(source, leaf);
 	add_member(source, leaf);
 	CommandCounterIncrement();
 
 	Relation relation = table_open(leaf, AccessShareLock);
-	check_member(source, relation);
 	append_relation(compile_capture(relation, source.relation), relation, 1);
 	table_close(relation, NoLock);
 }
@@ -172,12 +181,7 @@ follow_members(const SourceRow &source, List *members)
 		Oid member = lfirst_oid(cell);
 
 		if (list_member_oid(known, member) || member == source.relation)
-		{
-			Relation relation = table_open(member, AccessShareLock);
-
-			check_member(source, relation);
-			table_close(relation, NoLock);
-		}
+			check_member(source, member);
 		else if (get_rel_relkind(member) == RELKIND_PARTITIONED_TABLE)
 			add_member(source, member);
 		else

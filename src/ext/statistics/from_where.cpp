@@ -94,8 +94,7 @@ side_column(Level *level, int side, Expr *expr)
 		if (equal(lfirst(cell), expr))
 			return {side, foreach_current_index(cell)};
 	if (list_length(kept.columns) == INDEX_MAX_KEYS)
-		refuse("more than 32 keys, groups and distinct values of one table",
-		       "They are kept by one index.", "Keep several statistics.");
+		refuse_many_keys();
 	kept.columns = lappend(kept.columns, expr);
 	return {side, list_length(kept.columns) - 1};
 }

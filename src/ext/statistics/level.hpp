@@ -2,7 +2,7 @@
  *
  * level.hpp
  *		One SELECT level while a query is taken apart; shared by analyze.cpp,
- *		from_where.cpp, conditions.cpp and aggregates.cpp.
+ *		from_where.cpp, conditions.cpp, aggregates.cpp, refuse.cpp and assemble.cpp.
  *
  *-------------------------------------------------------------------------
  */
@@ -29,6 +29,9 @@ constexpr const char *kUsePlainView =
 /* Raises 0A000: a statistic cannot contain the construct. */
 [[noreturn]] void refuse(const char *construct, const char *detail, const char *hint);
 
+/* More keys than an index has. */
+[[noreturn]] void refuse_many_keys();
+
 /*
  * An expression over a source row, made independent of its query: the source
  * becomes range table entry 1.  Only what follows from the row alone may stay.
@@ -37,8 +40,17 @@ Expr *source_expr(Node *node, Index varno, const char *what);
 
 KeyType key_of(Expr *expr, const char *what);
 
+/* Raises 0A000 for the subquery that the node contains. */
+[[noreturn]] void refuse_subquery(Node *node, const char *what);
+
 /* Everything that no level may have. */
 void refuse_clauses(Query *query);
+
+/* The column of the time of the last change, until the number of aggregates is known. */
+constexpr int kLastChange = -1;
+
+/* Completes a definition whose levels have all been taken apart. */
+void assemble(Definition *definition);
 
 /* Does the node use columns of the next outer level? */
 bool is_correlated(Node *node);

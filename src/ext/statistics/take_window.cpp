@@ -207,6 +207,8 @@ group_keys(const Definition *definition, const Window *window, int more, int *co
 	int leading = window == nullptr ? 0 : 1;
 
 	*count = leading + definition->group_count + more;
+	if (*count > INDEX_MAX_KEYS)
+		refuse_many_keys();
 	auto *keys = static_cast<KeyType *>(palloc0(sizeof(KeyType) * Max(*count, 1)));
 	if (window != nullptr)
 		keys[0] = key_type(window->type, InvalidOid, "a window");
