@@ -12,7 +12,21 @@
 
 namespace cache_ext::invalidation {
 
+/* Each costs Redis a look at all of its keys. */
+constexpr size_t kMostForms = 16;
+constexpr size_t kNamesOfForm = 1000;
+
 namespace {
+
+std::string
+encode(ItemKind kind, std::string_view body)
+{
+	char number[kMaxNumberBytes];
+	std::string item(1, static_cast<char>(kind));
+
+	item.append(number, static_cast<size_t>(put_number(number, body.size()) - number));
+	return item.append(body);
+}
 
 /* The kind of the coarse items that could stand for items of this kind. */
 ItemKind
@@ -73,6 +87,54 @@ Widening::find(ItemKind kind, std::string_view body) const
 	return nullptr;
 }
 
+Shapes *
+Widening::shapes_of(ItemKind kind)
+{
+	switch (kind)
+	{
+	case ItemKind::kKey:
+		return &keys_;
+	case ItemKind::kTag:
+		return &tags_;
+	case ItemKind::kPattern:
+		return &patterns_;
+	default:
+		return nullptr;
+	}
+}
+
+void
+Widening::learn(ItemKind kind, std::string_view body)
+{
+	Shapes *shapes = shapes_of(kind);
+
+	if (shapes != nullptr && find(kind, body) == nullptr)
+		shapes->add(body);
+}
+
+void
+Widening::settle()
+{
+	for (Shapes *shapes : {&keys_, &tags_, &patterns_})
+		shapes->settle(kMostForms, kNamesOfForm);
+}
+
+std::string_view
+Widening::shaped(ItemKind kind, std::string_view body)
+{
+	Shapes *shapes = shapes_of(kind);
+	std::string_view pattern = shapes != nullptr ? shapes->pattern_of(body) : std::string_view();
+
+	if (pattern.empty())
+		return {};
+
+	std::string &item = shaped_[{coarse_kind(kind), pattern}];
+
+	if (item.empty())
+		item = encode(coarse_kind(kind), pattern);
+	return item;
+}
+
 std::string_view
 Widening::covering(ItemKind kind, std::string_view body)
 {
@@ -82,7 +144,7 @@ Widening::covering(ItemKind kind, std::string_view body)
 	{
 		const Coarse *coarse = find(kind, body);
 
-		return coarse == nullptr ? std::string_view() : coarse->whole;
+		return coarse == nullptr ? shaped(kind, body) : coarse->whole;
 	}
 	if (!repeat.read(body))
 		return {};
@@ -93,13 +155,11 @@ Widening::covering(ItemKind kind, std::string_view body)
 		return {};
 
 	char number[kMaxNumberBytes];
-	std::string item(1, static_cast<char>(ItemKind::kRepeat));
 	std::string inner(number, static_cast<size_t>(put_number(number, repeat.after_ms) - number));
 
 	inner.push_back(static_cast<char>(coarse->kind));
 	inner.append(coarse->glob);
-	item.append(number, static_cast<size_t>(put_number(number, inner.size()) - number));
-	made_.push_back(item + inner);
+	made_.push_back(encode(ItemKind::kRepeat, inner));
 	return made_.back();
 }
 

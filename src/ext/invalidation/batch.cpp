@@ -88,7 +88,7 @@ read_batch(Taken *taken)
 		MemoryContextSwitchTo(context);
 		if (slot != nullptr)
 			taken->last_number = pg::last_number(slot);
-		taken->file = read_outbox(take_row, taken);
+		taken->file = read_outbox(taken->from_page, take_row, taken);
 		taken->insert_lsn = GetXLogInsertRecPtr();
 
 		Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());

@@ -57,6 +57,7 @@ struct Taken
 	uint64 insert_lsn = 0;
 	RedisState state = {};
 	FullTransactionId next_xid = {};
+	uint32 from_page = 0;
 	int row_limit = kBatchRows;
 	int item_limit = kBatchItems;
 	size_t byte_limit = kBatchBytes;

@@ -258,6 +258,7 @@ Delivery::work()
 		continue_sweep(channel, taken.insert_lsn);
 	maybe_purge();
 	failures_ = 0;
+	merge_page_ = 0;
 	if (pg::WorkerSlot *slot = pg::my_worker_slot())
 		pg::note_failing(slot, false);
 

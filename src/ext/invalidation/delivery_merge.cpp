@@ -5,14 +5,20 @@
  *
  * First items that repeat others are merged, so that the queue grows with the
  * names that change and not with the changes.  When there are very many names,
- * those that a watch could have made are replaced by what the watches widen to.
- * What remains are messages, and names that somebody gave one by one.
+ * those that a watch could have made are replaced by what the watches widen to;
+ * when many more were given one by one, by the forms that they have in common.
+ * What remains are messages, and names without such a form.
+ *
+ * The queue is looked at in windows of bounded size.  A full one has been said as
+ * shortly as it can be, so the next look begins behind it; when the outbox has
+ * doubled, at its start again.
  *
  *-------------------------------------------------------------------------
  */
 #include "ext/invalidation/delivery_steps.hpp"
 
 #include <algorithm>
+#include <memory>
 
 #include "core/invalidation/widening.hpp"
 #include "ext/invalidation/watch_rows.hpp"
@@ -30,6 +36,11 @@ constexpr size_t kMergedRowBytes = 6000;
 
 /* So many names are worth more than a new start of what is watched. */
 constexpr int64 kMostNames = 50 * 1000;
+
+/* So many that no watch covers are worth more than others of the same form. */
+constexpr int64 kMostGivenNames = 100 * 1000;
+
+constexpr uint32 kMergeAgainPages = 1000;
 
 namespace {
 
@@ -162,30 +173,31 @@ merge_rows(Merger *merger, const Taken &taken)
 			merger->add(taken.rows[i]);
 }
 
-/* Looks at the queue when it has doubled since the last time. */
-void
-Delivery::maybe_merge()
+static void
+learn_rows(Widening *widening, const Taken &taken)
 {
-	Taken taken;
-
-	taken.row_limit = taken.item_limit = kMergeRows;
-	taken.byte_limit = kMergeBytes;
-	read_batch(&taken);
-	if (taken.count < merge_from_rows_ && taken.items < merge_from_items_)
-		return;
-	merge_from_rows_ = Max(kMergeAtLeast, taken.count * 2);
-	merge_from_items_ = Max(kMostNames, static_cast<int64>(taken.items) * 2);
-
-	Merger merger(nullptr);
-
-	merge_rows(&merger, taken);
-	if (merger.kept() <= kMostNames)
+	for (int i = 0; i < taken.count; ++i)
 	{
-		if (merger.worthwhile())
-			replace_rows(taken, merger.rows(taken.oldest()), merger.saved());
-		return;
-	}
+		std::string_view rest(taken.rows[i].payload, taken.rows[i].length);
+		ItemKind kind;
+		std::string_view body;
+		SetBody set;
 
+		while (take_item(rest, kind, body))
+		{
+			if (kind != ItemKind::kSet)
+				widening->learn(kind, body);
+			else if (set.read(body))
+				widening->learn(ItemKind::kKey, set.key);
+		}
+	}
+	widening->settle();
+}
+
+/* What everything that is watched widens to. */
+static std::string
+widened_items()
+{
 	const char *items = nullptr;
 	int length = 0;
 
@@ -198,14 +210,63 @@ Delivery::maybe_merge()
 		items = widened.data;
 		length = widened.len;
 	});
+	return {items, static_cast<size_t>(length)};
+}
 
-	Widening widening({items, static_cast<size_t>(length)});
-	Merger collapse(&widening);
+/* Looks at the queue when it has doubled since the last time. */
+void
+Delivery::maybe_merge()
+{
+	Taken taken;
+	uint32 pages = 0;
 
-	merge_rows(&collapse, taken);
-	collapse.say_all();
-	if (collapse.worthwhile())
-		replace_rows(taken, collapse.rows(taken.oldest()), collapse.saved());
+	in_transaction([&](MemoryContext) { pages = outbox_pages(); });
+	if (merge_page_ == 0 || pages < merge_page_ || pages >= merge_again_pages_)
+	{
+		merge_page_ = 0;
+		merge_again_pages_ = Max(kMergeAgainPages, pages * 2);
+	}
+	taken.from_page = merge_page_;
+	taken.row_limit = taken.item_limit = kMergeRows;
+	taken.byte_limit = kMergeBytes;
+	read_batch(&taken);
+	if (!taken.cut_short && taken.count < merge_from_rows_ && taken.items < merge_from_items_)
+		return;
+	merge_from_rows_ = Max(kMergeAtLeast, taken.count * 2);
+	merge_from_items_ = Max(kMostNames, static_cast<int64>(taken.items) * 2);
+	if (taken.cut_short)
+		merge_page_ =
+		    Max(merge_page_ + 1, ItemPointerGetBlockNumber(&taken.rows[taken.count - 1].tid));
+	merge_window(taken);
+}
+
+void
+Delivery::merge_window(const Taken &taken)
+{
+	Merger merger(nullptr);
+
+	merge_rows(&merger, taken);
+	if (merger.kept() <= kMostNames)
+	{
+		if (merger.worthwhile())
+			replace_rows(taken, merger.rows(taken.oldest()), merger.saved());
+		return;
+	}
+
+	std::string items = widened_items();
+	Widening widening(items);
+	auto collapse = std::make_unique<Merger>(&widening);
+
+	merge_rows(collapse.get(), taken);
+	if (collapse->kept() > kMostGivenNames)
+	{
+		collapse = std::make_unique<Merger>(&widening);
+		learn_rows(&widening, taken);
+		merge_rows(collapse.get(), taken);
+	}
+	collapse->say_all();
+	if (collapse->worthwhile())
+		replace_rows(taken, collapse->rows(taken.oldest()), collapse->saved());
 }
 
 /* In one transaction: the rows that were read go, those that say the same come. */

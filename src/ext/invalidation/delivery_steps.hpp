@@ -110,6 +110,7 @@ class Delivery
 	void repeat_what_is_due();
 	void maybe_purge();
 	void maybe_merge();
+	void merge_window(const Taken &taken);
 	void replace_rows(const Taken &taken, const std::vector<NewRow> &rows, int64 saved);
 	DeliveryTurn failed(const Error &error);
 	DeliveryTurn work();
@@ -129,7 +130,9 @@ class Delivery
 	bool watching_ = false;
 	int merge_from_rows_ = kMergeAtLeast;
 	int64 merge_from_items_ = kMergeAtLeast;
-	int64 dead_rows_ = 0; /* since the last vacuum of the outbox */
+	uint32 merge_page_ = 0;        /* of the outbox: nothing before it can be said shorter */
+	uint32 merge_again_pages_ = 0; /* when the outbox has so many, look from its start again */
+	int64 dead_rows_ = 0;          /* since the last vacuum of the outbox */
 	bool looked_at_size_ = false;
 	int64 dead_retained_ = 0;
 	TimestampTz next_repeat_ = 0; /* 0: nothing is to be repeated */

@@ -15,6 +15,7 @@
 #include "core/invalidation/glob.hpp"
 #include "core/invalidation/item.hpp"
 #include "ext/invalidation/fence.hpp"
+#include "ext/invalidation/journal_collapse.hpp"
 #include "ext/invalidation/journal_entries.hpp"
 #include "ext/invalidation/queue.hpp"
 #include "ext/invalidation/tables.hpp"
@@ -158,6 +159,7 @@ collect_key(std::string_view key)
 {
 	check_name(key, "key");
 	add_name(ItemKind::kKey, key);
+	bound_journal();
 }
 
 void
@@ -165,6 +167,7 @@ collect_tag(std::string_view tag)
 {
 	check_name(tag, "tag");
 	add_name(ItemKind::kTag, tag);
+	bound_journal();
 }
 
 void
@@ -174,6 +177,7 @@ collect_pattern(std::string_view pattern)
 	if (!glob_is_literal(pattern))
 	{
 		add_name(ItemKind::kPattern, pattern);
+		bound_journal();
 		return;
 	}
 
@@ -189,6 +193,7 @@ collect_pattern(std::string_view pattern)
 	}
 	add_name(ItemKind::kKey, {key, length});
 	pfree(key);
+	bound_journal();
 }
 
 void

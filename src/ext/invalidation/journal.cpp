@@ -120,13 +120,18 @@ body_bytes(const Journal *j, const Entry &entry)
 	return {j->bytes + entry.offset + entry.body, entry.length - entry.body};
 }
 
+static uint64
+hash_of(std::string_view item) noexcept
+{
+	return hash_bytes_extended(reinterpret_cast<const unsigned char *>(item.data()),
+	                           static_cast<int>(Min(item.size(), static_cast<Size>(INT_MAX))), 0);
+}
+
 int
 add_entry(Journal *j, ItemKind kind, Size item_length, Size body_offset, bool repeatable)
 {
 	const char *item = j->bytes + j->used;
-	uint64 hash =
-	    hash_bytes_extended(reinterpret_cast<const unsigned char *>(item),
-	                        static_cast<int>(Min(item_length, static_cast<Size>(INT_MAX))), 0);
+	uint64 hash = hash_of({item, item_length});
 
 	if (!repeatable)
 	{
@@ -162,6 +167,20 @@ add_entry(Journal *j, ItemKind kind, Size item_length, Size body_offset, bool re
 	}
 	enter_slot(j, j->count);
 	return j->count++;
+}
+
+void
+entries_replaced(Journal *j) noexcept
+{
+	j->last_set = -1;
+	for (int i = 0; i < j->count; ++i)
+	{
+		j->entries[i].hash = hash_of(item_bytes(j, j->entries[i]));
+		if (j->entries[i].kind == ItemKind::kSet)
+			j->last_set = i;
+	}
+	rebuild_slots(j);
+	++generation;
 }
 
 void

@@ -43,6 +43,7 @@ struct Journal
 	uint32 slot_mask;
 	int last_set; /* number of the last set, -1: none */
 	bool lapse;
+	int collapse_from; /* when it has so many entries (journal_collapse) */
 };
 
 /* Of this transaction; a null pointer while nothing was collected. */
@@ -64,6 +65,9 @@ std::string_view body_bytes(const Journal *j, const Entry &entry);
  */
 int add_entry(Journal *j, ItemKind kind, Size item_length, Size body_offset,
               bool repeatable = false);
+
+/* Other entries stand where some stood, with bytes of their own. */
+void entries_replaced(Journal *j) noexcept;
 
 /* The transaction has ended. */
 void forget_journal() noexcept;

@@ -168,14 +168,17 @@ change_only_row(const char *table, Change change)
 } /* namespace */
 
 Oid
-read_outbox(TakeRow take, void *arg)
+read_outbox(uint32 from_page, TakeRow take, void *arg)
 {
 	Relation heap = open_table("outbox", AccessShareLock);
 	Oid file = heap->rd_rel->relfilenode;
 	Scan scan(heap, GetLatestSnapshot(), true);
 	HeapTuple tuple;
-	bool more = true;
+	uint32 pages = RelationGetNumberOfBlocks(heap);
+	bool more = from_page == 0 || from_page < pages;
 
+	if (from_page > 0 && more)
+		heap_setscanlimits(scan.scan, from_page, pages - from_page);
 	while (more && (tuple = scan.next()) != nullptr)
 	{
 		Datum values[outbox_column::count];

@@ -64,12 +64,12 @@ struct OutboxRow
 };
 
 /*
- * Every row that a fresh snapshot sees, until take returns false; payloads live
- * in CurrentMemoryContext.  Returns the number of the table's file: rows keep
- * their places while it is the same.
+ * Every row that a fresh snapshot sees from that page of the file on, until take
+ * returns false; payloads live in CurrentMemoryContext.  Returns the number of the table's file:
+ * rows keep their places while it is the same.
  */
 using TakeRow = bool (*)(const OutboxRow &row, void *arg);
-Oid read_outbox(TakeRow take, void *arg);
+Oid read_outbox(uint32 from_page, TakeRow take, void *arg);
 
 /* Raises when the table has got another file since the rows were read. */
 void delete_outbox_rows(Oid file, const ItemPointerData *tids, int count);

@@ -1,11 +1,13 @@
 """What is very large is delivered in bounded steps, in bounded memory, and forgotten nowhere."""
 
+import hashlib
 import os
+import signal
 import threading
 import time
 
 from harness import expect, wait_for
-from scenarios.delivery import drained, gone, with_servers
+from scenarios.delivery import Listener, drained, gone, pending, with_servers
 
 MEMBERS = 1000 * 1000
 
@@ -136,8 +138,111 @@ def with_sync_a_commit_returns_when_the_last_member_has_gone(_):
     with_servers("confirmed_set", body)
 
 
+def set_keys(redis, *keys):
+    redis.ask("MSET", *[part for key in keys for part in (key, "x")])
+
+
+def a_statement_over_a_million_rows_leaves_its_distinct_targets(_):
+    def body(server, redis, db):
+        set_keys(redis, "a:0", "a:99", "a:100", "m")
+        redis.ask("SADD", "tag:v:7", "m")
+        before = memory_of(db.pid)
+        db.run("INSERT INTO orders SELECT i, i % 100 FROM generate_series(1, 1000000) i")
+        grown = memory_of(db.pid) - before
+        gone(redis, "a:0", "a:99", "m")
+        drained(db)
+        delivered = db.value("SELECT delivered FROM invalidation_status")
+        expect(delivered < 1000, f"{delivered} items were delivered")
+        expect(redis.ask("EXISTS", "a:100") == 1, "what no row names was removed")
+        expect(grown < 16 * 1024, f"the session has grown by {grown} kB")
+
+        db.run("UPDATE orders SET vendor_id = id")     # and where all of them differ, what they widen to
+        gone(redis, "a:100")
+        drained(db)
+        delivered = db.value("SELECT delivered FROM invalidation_status") - delivered
+        expect(delivered < 40000, f"{delivered} items were delivered")
+
+    with_servers("rows", body)
+
+
+def statements_of_one_row_each_leave_no_more_than_one_of_all(_):
+    def body(_, redis, db):
+        set_keys(redis, "a:1", "a:149999", "b:1")
+        before = memory_of(db.pid)
+        db.run("DO $$ BEGIN FOR i IN 1..150000 LOOP INSERT INTO orders VALUES (i, i); END LOOP; END $$")
+        grown = memory_of(db.pid) - before
+        gone(redis, "a:1", "a:149999")
+        drained(db)
+        delivered = db.value("SELECT delivered FROM invalidation_status")
+        expect(delivered < 40000, f"{delivered} items were delivered")
+        expect(grown < 32 * 1024, f"the session has grown by {grown} kB")
+        expect(redis.ask("EXISTS", "b:1") == 1, "something else was removed")
+
+    with_servers("loop", body)
+
+
+def a_million_names_given_in_one_transaction_become_what_they_have_in_common(_):
+    def body(_, redis, db):
+        keys = ["user:1:name", "user:999999:name", "a:5", "few:1", "few:9", "plain"]
+        others = ["user:1:cart", "user:1", "few:10", "b:1"]
+        set_keys(redis, *keys, *others)
+        before = memory_of(db.pid)
+        db.run("BEGIN")
+        db.run("SELECT cache_invalidate('few:' || i, 'plain') FROM generate_series(1, 9) i")
+        db.run("SELECT cache_invalidate('user:' || i || ':name') FROM generate_series(1, 1000000) i")
+        db.run("SELECT cache_invalidate('a:' || i) FROM generate_series(1, 200000) i")      # a watch's
+        db.run("SAVEPOINT s")
+        db.run("SELECT cache_invalidate('b:' || i) FROM generate_series(1, 300000) i")
+        db.run("ROLLBACK TO s")
+        grown = memory_of(db.pid) - before
+        db.run("COMMIT")
+        expect(pending(db) < 110000, f"{pending(db)} items wait")
+        gone(redis, *keys)
+        drained(db)
+        delivered = db.value("SELECT delivered FROM invalidation_status")
+        expect(delivered < 110000, f"{delivered} items were delivered")
+        expect(grown < 64 * 1024, f"the session has grown by {grown} kB")
+        expect(redis.ask("EXISTS", *others) == len(others), "what nobody named was removed")
+
+    with_servers("given", body)
+
+
+def an_outage_of_a_million_names_without_a_watch_stays_bounded(_):
+    def body(_, redis, db):
+        redis.kill()
+        for first in range(0, 1000000, 50000):
+            db.run("SELECT cache_invalidate('user:' || i || ':name') FROM generate_series(%s, %s) i",
+                   (first, first + 49999))
+        db.run("SELECT cache_invalidate('few:1'), cache_publish('news', 'kept')")
+        db.run("SELECT cache_invalidate(md5(i::text)) FROM generate_series(1, 1000) i")     # nothing in common
+        wait_for("the queue is short", lambda: pending(db) < 110000, 60, 0.1)
+        memory = memory_of(db.value("SELECT worker_pid FROM invalidation_status"))
+        worker = db.value("SELECT worker_pid FROM invalidation_status")
+        os.kill(worker, signal.SIGSTOP)
+        redis.start()
+        keys = ["user:0:name", "user:999999:name", "few:1", hashlib.md5(b"1000").hexdigest()]
+        set_keys(redis, *keys, "user:0:cart", "few:2", "x")
+        listener = Listener(redis, "invalidate", "news")
+        os.kill(worker, signal.SIGCONT)
+        try:
+            gone(redis, *keys)
+            drained(db)
+                expect(redis.ask("EXISTS", "user:0:cart", "few:2", "x") == 3, "what nobody named was removed")
+            wait_for("the event says all", lambda: any(e["all"] for e in listener.events()))
+            wait_for("the message", lambda: ("news", "kept") in listener.messages)
+        finally:
+            listener.close()
+        expect(memory < 150 * 1024, f"the worker holds {memory} kB")
+
+    with_servers("many_names", body, durable=True)
+
+
 TESTS = [
     a_tag_set_of_a_million_members_is_emptied_in_steps,
     a_large_tag_set_is_emptied_across_a_crash,
     with_sync_a_commit_returns_when_the_last_member_has_gone,
+    a_statement_over_a_million_rows_leaves_its_distinct_targets,
+    statements_of_one_row_each_leave_no_more_than_one_of_all,
+    a_million_names_given_in_one_transaction_become_what_they_have_in_common,
+    an_outage_of_a_million_names_without_a_watch_stays_bounded,
 ]

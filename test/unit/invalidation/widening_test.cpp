@@ -56,5 +56,29 @@ TEST(Widening, ARepetitionIsWidenedWithItsDelay)
 	EXPECT_EQ(widening.covering(ItemKind::kRepeat, "\x05kb:7"), "");
 }
 
+TEST(Widening, NamesOfNoWatchAreCoveredByTheirForm)
+{
+	std::string patterns = item(ItemKind::kPattern, "a:*");
+	Widening widening(patterns);
+	std::deque<std::string> names;
+
+	for (int i = 0; i < 5000; ++i)
+	{
+		names.push_back("user:" + std::to_string(i) + ":name");
+		widening.learn(ItemKind::kKey, names.back());
+		widening.learn(ItemKind::kTag, names.back());
+		names.push_back("a:" + std::to_string(i));
+		widening.learn(ItemKind::kKey, names.back());
+	}
+	widening.settle();
+	EXPECT_EQ(widening.covering(ItemKind::kKey, "a:1"), item(ItemKind::kPattern, "a:*"));
+	EXPECT_EQ(widening.covering(ItemKind::kKey, "user:1:name"),
+	          item(ItemKind::kPattern, "user:*:name"));
+	EXPECT_EQ(widening.covering(ItemKind::kTag, "user:1:name"),
+	          item(ItemKind::kTagPattern, "user:*:name"));
+	EXPECT_EQ(widening.covering(ItemKind::kPattern, "user:1:*"), "");
+	EXPECT_EQ(widening.covering(ItemKind::kKey, "user:1:cart"), "");
+}
+
 } /* namespace */
 } /* namespace cache_ext::invalidation */
