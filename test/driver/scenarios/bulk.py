@@ -227,7 +227,7 @@ def an_outage_of_a_million_names_without_a_watch_stays_bounded(_):
         try:
             gone(redis, *keys)
             drained(db)
-                expect(redis.ask("EXISTS", "user:0:cart", "few:2", "x") == 3, "what nobody named was removed")
+            expect(redis.ask("EXISTS", "user:0:cart", "few:2", "x") == 3, "what nobody named was removed")
             wait_for("the event says all", lambda: any(e["all"] for e in listener.events()))
             wait_for("the message", lambda: ("news", "kept") in listener.messages)
         finally:
