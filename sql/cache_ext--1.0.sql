@@ -728,6 +728,18 @@ CREATE FUNCTION cache_ext_internal.memory_is_there() RETURNS boolean
     LANGUAGE C VOLATILE PARALLEL RESTRICTED;
 COMMENT ON FUNCTION cache_ext_internal.memory_is_there() IS 'may this server use the memory tier?';
 
+CREATE FUNCTION cache_ext_internal.warm_report(
+    OUT every integer,
+    OUT ended_at timestamptz,
+    OUT loaded bigint,
+    OUT failed bigint,
+    OUT error text
+)
+    AS 'MODULE_PATHNAME', 'cache_ext_warm_report'
+    LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION cache_ext_internal.warm_report() IS
+    'how the last warming by the worker went, and after how many seconds there is another';
+
 CREATE FUNCTION cache_ext_internal.loader_relations(OUT pattern text, OUT relation regclass, OUT error text)
     RETURNS SETOF record
     AS 'MODULE_PATHNAME', 'cache_ext_loader_relations'
@@ -848,6 +860,13 @@ BEGIN
             CASE WHEN count(*) FILTER (WHERE st.state NOT IN ('ready', 'filling')) > 0 THEN
                 'See statistics_status and cache_doctor().' END
         FROM @extschema@.statistics_status st
+        UNION ALL
+        SELECT 'warming', CASE WHEN w.failed > 0 THEN 1 ELSE 0 END,
+            concat_ws('; ', CASE WHEN w.every > 0 THEN format('every %s s', w.every) ELSE 'off' END,
+                CASE WHEN w.ended_at IS NOT NULL THEN format('%s entries at %s', w.loaded, w.ended_at) END,
+                CASE WHEN w.failed > 0 THEN format('%s failed, the first %s', w.failed, w.error) END),
+            CASE WHEN w.failed > 0 THEN 'See the loader''s query; SELECT * FROM cache_warm() tries all of them now.' END
+        FROM cache_ext_internal.warm_report() w
         UNION ALL
         SELECT 'cache', CASE WHEN current_setting('cache_ext.enabled')::boolean THEN 0 ELSE 1 END,
             CASE WHEN current_setting('cache_ext.enabled')::boolean THEN 'enabled' ELSE 'disabled: queries answer' END,

@@ -42,6 +42,7 @@ constexpr int kMaxMaxValueSizeKb = 32 * 1024;
 constexpr int kDefaultMemorySizeKb = 64 * 1024;
 constexpr int kMaxMemorySizeKb = 1024 * 1024 * 1024;
 constexpr int kMaxMaxLoads = 1024;
+constexpr int kMaxWarmIntervalS = 24 * 3600;
 constexpr int kDefaultLoadWaitMs = 5000;
 constexpr size_t kMaxKeyPrefix = 256;
 constexpr int kDefaultInvalidationTimeoutMs = 1000;
@@ -68,6 +69,7 @@ int load_wait_ms = kDefaultLoadWaitMs;
 int invalidation_mode = kInvalidationAsync;
 int invalidation_timeout_ms = kDefaultInvalidationTimeoutMs;
 int memory_size_kb = kDefaultMemorySizeKb;
+int warm_interval_s = 0;
 unsigned int redis_settings_generation = 1;
 
 static const config_enum_entry kInvalidationModes[] = {
@@ -315,6 +317,10 @@ define_cache_settings()
 	    "cache_ext.load_wait", "Longest time to wait for another session's load of the same entry.",
 	    "Also for one of cache_ext.max_loads to end.", &load_wait_ms, kDefaultLoadWaitMs, 1,
 	    kMaxTimeoutMs, PGC_SUSET, GUC_UNIT_MS, nullptr, nullptr, nullptr);
+	DefineCustomIntVariable(
+	    "cache_ext.warm_interval", "Time between two warmings of what loaders name, by the worker.",
+	    "0 switches it off. Needs cache_ext in shared_preload_libraries.", &warm_interval_s, 0, 0,
+	    kMaxWarmIntervalS, PGC_SUSET, GUC_UNIT_S, nullptr, nullptr, nullptr);
 	/* Without preloading it has no effect, and a PGC_POSTMASTER setting could not be defined. */
 	DefineCustomIntVariable("cache_ext.memory_size", "Shared memory for cache entries; 0 for none.",
 	                        "Needs cache_ext in shared_preload_libraries.", &memory_size_kb,

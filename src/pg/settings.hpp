@@ -41,7 +41,8 @@ extern int max_value_size_kb;
 extern char *allowed_prefix; /* all keys that this session may name begin so; empty: any */
 extern int max_loads;        /* at once, on the whole server; 0: no limit */
 extern int load_wait_ms;
-extern int memory_size_kb; /* as the server was started with */
+extern int memory_size_kb;  /* as the server was started with */
+extern int warm_interval_s; /* between warmings by the worker; 0: never */
 
 /* Invalidation: does COMMIT return at once, or when Redis has confirmed? */
 enum InvalidationMode

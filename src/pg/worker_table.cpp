@@ -289,6 +289,21 @@ settle_expectation(WorkerSlot *slot, uint32 work) noexcept
 }
 
 void
+mark_work_of(Oid database, uint32 work)
+{
+	attach_table();
+	LWLockAcquire(&table->lock, LW_EXCLUSIVE);
+
+	WorkerSlot *slot = find_slot(database);
+
+	if (slot == nullptr)
+		slot = take_slot(database);
+	if (slot != nullptr)
+		mark_work(slot, work);
+	LWLockRelease(&table->lock);
+}
+
+void
 ask_worker_to_leave(Oid database)
 {
 	attach_table();

@@ -30,7 +30,8 @@ constexpr int kWorkerSlots = 64;
 constexpr uint32 kWorkPartialRows = 1;
 constexpr uint32 kWorkOutbox = 2;
 constexpr uint32 kWorkFilling = 4;
-constexpr uint32 kAllWork = kWorkPartialRows | kWorkOutbox | kWorkFilling;
+constexpr uint32 kWorkWarming = 8; /* and settings of the database that have changed */
+constexpr uint32 kAllWork = kWorkPartialRows | kWorkOutbox | kWorkFilling | kWorkWarming;
 
 struct WorkerSlot;
 
@@ -49,6 +50,9 @@ bool expect_worker(WorkerSlot *slot);
 void worker_started(WorkerSlot *slot, bool success) noexcept;
 void settle_expectation(WorkerSlot *slot, uint32 work) noexcept; /* 0: nothing was committed */
 void mark_work(WorkerSlot *slot, uint32 work) noexcept;
+
+/* There is work for the worker of any database; the launcher starts it if there is none. */
+void mark_work_of(Oid database, uint32 work);
 
 /* Ask the worker of any database to leave, and start none for some seconds. */
 void ask_worker_to_leave(Oid database);

@@ -583,6 +583,7 @@ Store::put(const NewEntry &from, const Generations &generations, int64_t now) no
 	auto hash = static_cast<uint32_t>(hash_of(from.scope, from.key));
 	uint8_t uses = 0;
 	uint8_t queue = kSmall;
+	uint32_t loads = from.facts.load_us > 0 ? 1 : 0;
 	uint32_t hits = 0;
 
 	if (there != kNone)
@@ -594,6 +595,7 @@ Store::put(const NewEntry &from, const Generations &generations, int64_t now) no
 			return false;
 		/* A name's popularity outlives its value. */
 		uses = old.uses.load(std::memory_order_relaxed);
+		loads += old.loads;
 		hits = old.hits.load(std::memory_order_relaxed);
 		queue = old.queue;
 		remove(there);
@@ -629,6 +631,7 @@ Store::put(const NewEntry &from, const Generations &generations, int64_t now) no
 	entry->tags_bytes = static_cast<uint32_t>(from.tags.size());
 	entry->key_bytes = static_cast<uint16_t>(from.key.size());
 	entry->bucket_count = static_cast<uint16_t>(from.bucket_count);
+	entry->loads = loads;
 	entry->hits.store(hits, std::memory_order_relaxed);
 	entry->uses.store(uses, std::memory_order_relaxed);
 	write(first, from);

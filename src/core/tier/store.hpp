@@ -36,8 +36,8 @@ struct Facts
 	int64_t expires_at; /* fresh until then */
 	int64_t keep_until; /* of use until then: not before expires_at */
 	Digest audience;
-	uint64_t set_by; /* the transaction that must have committed for it to exist; 0: none */
-	uint32_t load_us;
+	uint64_t set_by;  /* the transaction that must have committed for it to exist; 0: none */
+	uint32_t load_us; /* 0: no query has made it */
 	uint32_t by_settings;
 };
 
@@ -69,6 +69,7 @@ struct Entry
 	uint32_t tags_bytes;
 	uint16_t key_bytes;
 	uint16_t bucket_count;
+	uint32_t loads; /* of this name by queries, as long as an entry of it lies here */
 	mutable std::atomic<uint32_t> hits;
 	mutable std::atomic<uint8_t> uses; /* since it was last looked at for eviction, at most 3 */
 	uint8_t queue;

@@ -97,6 +97,7 @@ put(std::string_view key, std::string_view value, const Present &before, Timesta
 	MemoryFacts facts = before.facts;
 
 	facts.expires_at = facts.keep_until = expires_at;
+	facts.load_us = 0; /* no query has run */
 	return memory_set(token, key, tags, value, facts);
 }
 

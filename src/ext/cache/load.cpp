@@ -109,7 +109,7 @@ remember(const Miss &miss, const MemoryToken &token, std::string_view value, con
 	facts.keep_until = facts.expires_at + how.stale_ms * 1000;
 	facts.audience = how.audience;
 	facts.by_settings = how.by_settings;
-	facts.load_us = static_cast<uint32>(std::min<int64>(load_us, PG_UINT32_MAX));
+	facts.load_us = static_cast<uint32>(std::clamp<int64>(load_us, 1, PG_UINT32_MAX));
 	return memory_set(token, miss.key, miss.source->tags(), value, facts);
 }
 

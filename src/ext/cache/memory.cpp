@@ -1,12 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * memory.cpp
- *		The memory tier: entries in PostgreSQL's shared memory; see memory.hpp.
- *
- * The memory is divided into partitions, each a store (core/tier) with a
- * lightweight lock: shared to read, exclusive to store.  A partition's lock is a
- * leaf: nothing is acquired, allocated or raised under it, but for lists that are
- * made for people.
+ *		The memory tier: reading and storing entries; see memory.hpp.
  *
  *-------------------------------------------------------------------------
  */
@@ -18,6 +13,7 @@
 #include "core/tier/store.hpp"
 #include "ext/cache/audience.hpp"
 #include "ext/cache/cache.hpp"
+#include "ext/cache/memory_region.hpp"
 #include "ext/cache/memory_scope.hpp"
 #include "ext/invalidation/fence.hpp"
 #include "pg/guard.hpp"
@@ -27,10 +23,8 @@ extern "C" {
 #include "access/transam.h"
 #include "access/xact.h"
 #include "access/xlog.h"
-#include "storage/ipc.h"
 #include "storage/lwlock.h"
 #include "storage/procarray.h"
-#include "storage/shmem.h"
 #include "utils/memutils.h"
 }
 
@@ -40,105 +34,9 @@ namespace {
 
 using tier::Store;
 
-constexpr const char *kTranche = "cache_ext memory";
-
-/* Small enough that writers seldom meet, large enough for the largest values. */
-constexpr Size kPartitionBytes = 4 * 1024 * 1024;
-constexpr int kMaxPartitions = 64;
-
-struct Partition
-{
-	LWLock *lock;
-	char *region;
-};
-
-int partition_count = 0; /* 0: no memory tier */
-Partition partitions[kMaxPartitions];
-shmem_request_hook_type previous_request = nullptr;
-shmem_startup_hook_type previous_startup = nullptr;
-
 /* What a hit is copied into; grows to the largest value met. */
 char *buffer = nullptr;
 Size buffer_size = 0;
-
-Size
-memory_bytes()
-{
-	return static_cast<Size>(pg::memory_size_kb) * 1024;
-}
-
-int
-wanted_partitions()
-{
-	int count = 1;
-
-	if (memory_bytes() < Store::kMinBytes)
-		return 0;
-	while (count < kMaxPartitions && memory_bytes() / (count * 2) >= kPartitionBytes)
-		count *= 2;
-	return count;
-}
-
-Size
-partition_bytes()
-{
-	return TYPEALIGN_DOWN(tier::kChunkBytes, memory_bytes() / wanted_partitions());
-}
-
-void
-on_request()
-{
-	if (previous_request != nullptr)
-		previous_request();
-	if (wanted_partitions() == 0)
-		return;
-	RequestAddinShmemSpace(
-	    add_size(mul_size(partition_bytes(), wanted_partitions()), tier::kChunkBytes));
-	RequestNamedLWLockTranche(kTranche, wanted_partitions());
-}
-
-void
-on_startup()
-{
-	bool found;
-
-	if (previous_startup != nullptr)
-		previous_startup();
-	partition_count = wanted_partitions();
-	if (partition_count == 0)
-		return;
-	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
-
-	Size size = partition_bytes();
-	LWLockPadded *locks = GetNamedLWLockTranche(kTranche);
-	auto *memory = static_cast<char *>(
-	    ShmemInitStruct("cache_ext memory", size * partition_count + tier::kChunkBytes, &found));
-
-	memory = reinterpret_cast<char *>(TYPEALIGN(tier::kChunkBytes, memory));
-	for (int i = 0; i < partition_count; ++i)
-	{
-		partitions[i].lock = &locks[i].lock;
-		partitions[i].region = memory + i * size;
-		if (!found)
-			Store::format(partitions[i].region, size);
-	}
-	LWLockRelease(AddinShmemInitLock);
-}
-
-class Locked
-{
-  public:
-	Locked(const Partition &partition, LWLockMode mode) noexcept : lock_(partition.lock)
-	{
-		LWLockAcquire(lock_, mode);
-	}
-	~Locked() { LWLockRelease(lock_); }
-	Locked(const Locked &) = delete;
-	Locked &operator=(const Locked &) = delete;
-
-  private:
-	LWLock *lock_;
-};
 
 /* A key as the store knows it: with key prefix, in this database's installation of ours. */
 struct StoreKey
@@ -155,26 +53,11 @@ struct StoreKey
 			prefixed = full_key(key);
 			name = prefixed;
 		}
-		partition = &partitions[(tier::hash_of(scope, name) >> 32) % partition_count];
+		partition = &partition_of(tier::hash_of(scope, name));
 	}
 	StoreKey(const StoreKey &) = delete;
 	StoreKey &operator=(const StoreKey &) = delete;
 };
-
-MemoryFacts
-facts_of(const tier::Entry &entry)
-{
-	MemoryFacts facts;
-
-	facts.loaded_at = entry.facts.loaded_at;
-	facts.expires_at = entry.facts.expires_at;
-	facts.keep_until = entry.facts.keep_until;
-	facts.audience = entry.facts.audience;
-	facts.by_settings = entry.facts.by_settings != 0;
-	facts.load_us = entry.facts.load_us;
-	facts.hits = entry.hits.load(std::memory_order_relaxed);
-	return facts;
-}
 
 /* A hit whose bytes are in the buffer, or how large that would have to be. */
 struct Copied
@@ -364,16 +247,29 @@ keep_set(const invalidation::SetBody &set)
 
 } /* namespace */
 
+MemoryFacts
+facts_of(const tier::Entry &entry) noexcept
+{
+	MemoryFacts facts;
+
+	facts.loaded_at = entry.facts.loaded_at;
+	facts.expires_at = entry.facts.expires_at;
+	facts.keep_until = entry.facts.keep_until;
+	facts.audience = entry.facts.audience;
+	facts.by_settings = entry.facts.by_settings != 0;
+	facts.load_us = entry.facts.load_us;
+	facts.loads = entry.loads;
+	facts.hits = entry.hits.load(std::memory_order_relaxed);
+	return facts;
+}
+
 void
 register_memory()
 {
 	invalidation::register_fence();
 	if (!process_shared_preload_libraries_in_progress)
 		return;
-	previous_request = shmem_request_hook;
-	shmem_request_hook = on_request;
-	previous_startup = shmem_startup_hook;
-	shmem_startup_hook = on_startup;
+	register_memory_region();
 	invalidation::on_set_committing(keep_set);
 }
 
@@ -478,113 +374,6 @@ memory_set(const MemoryToken &token, std::string_view key,
 	if (token.buckets.empty() || token.busy)
 		return false;
 	return put(token, key, tags, value, facts, 0);
-}
-
-/* -------------------------------------------------------------------------
- * For people to look at
- * -------------------------------------------------------------------------
- */
-
-MemoryStatistics
-memory_statistics()
-{
-	MemoryStatistics sum{};
-	uint64 scope = partition_count > 0 ? memory_scope() : 0;
-
-	for (int i = 0; i < partition_count; ++i)
-	{
-		Locked locked(partitions[i], LW_SHARED);
-		Store store(partitions[i].region);
-		const tier::Counters &counters = store.counters();
-
-		sum.capacity += store.capacity_chunks() * tier::kChunkBytes;
-		sum.used += counters.used_chunks * tier::kChunkBytes;
-		sum.sets += counters.sets;
-		sum.evictions += counters.evictions;
-		sum.expirations += counters.expirations;
-		store.for_each([&](uint32 number) {
-			const tier::Entry &entry = store.entry(number);
-
-			if (entry.scope != scope)
-				return;
-			sum.entries += 1;
-			sum.bytes += uint64{entry.key_bytes} + entry.tags_bytes + entry.value_bytes;
-		});
-	}
-	return sum;
-}
-
-std::vector<MemoryListed>
-memory_list()
-{
-	std::vector<MemoryListed> all;
-	std::string prefix = full_key("");
-	uint64 scope = partition_count > 0 ? memory_scope() : 0;
-	TimestampTz now = GetCurrentTimestamp();
-
-	for (int i = 0; i < partition_count; ++i)
-	{
-		Locked locked(partitions[i], LW_SHARED);
-		Store store(partitions[i].region);
-
-		store.for_each([&](uint32 number) {
-			const tier::Entry &entry = store.entry(number);
-			std::string key(entry.scope == scope ? entry.key_bytes : 0, '\0');
-
-			if (entry.scope != scope)
-				return;
-			store.copy_key(number, &key[0]);
-			if (key.compare(0, prefix.size(), prefix) != 0)
-				return;
-			all.push_back({key.substr(prefix.size()),
-			               uint64{entry.key_bytes} + entry.tags_bytes + entry.value_bytes,
-			               facts_of(entry),
-			               entry.facts.keep_until > now &&
-			                   store.is_current(number, invalidation::generations())});
-		});
-	}
-	return all;
-}
-
-static LastInvalidation
-last_raise(uint32 generation)
-{
-	const tier::Generation &found = invalidation::generations()[generation];
-
-	return {static_cast<TimestampTz>(found.at.load()), found.max_xid.load()};
-}
-
-LastInvalidation
-last_key_invalidation(std::string_view key)
-{
-	if (!memory_available())
-		return {0, 0};
-	return last_raise(invalidation::generation_of(invalidation::NameKind::kKey, key));
-}
-
-LastInvalidation
-last_tag_invalidation(std::string_view tag)
-{
-	if (!memory_available())
-		return {0, 0};
-	return last_raise(invalidation::generation_of(invalidation::NameKind::kTag, tag));
-}
-
-LastInvalidation
-last_prefix_invalidation(std::string_view key)
-{
-	if (!memory_available() || !invalidation::has_prefix(key))
-		return {0, 0};
-	return last_raise(
-	    invalidation::generation_of(invalidation::NameKind::kPrefix, invalidation::prefix_of(key)));
-}
-
-LastInvalidation
-last_clear()
-{
-	if (!memory_available())
-		return {0, 0};
-	return last_raise(invalidation::generation_of_all());
 }
 
 } /* namespace cache_ext::cache */

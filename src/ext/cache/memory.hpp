@@ -30,6 +30,11 @@ extern "C" {
 #include "utils/timestamp.h"
 }
 
+namespace cache_ext::tier {
+struct Entry;
+class Hottest;
+} // namespace cache_ext::tier
+
 namespace cache_ext::cache {
 
 /* Hooks for shared memory; without preloading there is no memory tier. */
@@ -46,9 +51,13 @@ struct MemoryFacts
 	TimestampTz keep_until = 0; /* later than expires_at where stale_for asks for it, else equal */
 	Digest audience{0, 0};      /* all zero: everybody; see audience.hpp */
 	bool by_settings = false;   /* the audience covers the session's own settings */
-	uint32 load_us = 0;         /* how long the query took */
-	uint32 hits = 0;            /* not set by callers */
+	uint32 load_us = 0;         /* how long the query took; 0: none did */
+	uint32 loads = 0;           /* by queries of this server's; like hits not set by callers */
+	uint32 hits = 0;
 };
+
+/* What an entry of the store says. */
+MemoryFacts facts_of(const tier::Entry &entry) noexcept;
 
 /* What memory_get() found; the views hold until the next call of it in this process. */
 struct MemoryHit
@@ -115,13 +124,19 @@ MemoryStatistics memory_statistics();
 struct MemoryListed
 {
 	std::string key; /* without key prefix; entries under other prefixes are not listed */
-	uint64 bytes;
+	uint64 bytes;    /* of the value */
 	MemoryFacts facts;
 	bool valid;
 };
 
 /* This database's entries under the current key prefix, in no order; a partition at a time. */
 std::vector<MemoryListed> memory_list();
+
+/*
+ * Offers the names (with key prefix) of all databases' entries that have been hit
+ * since eviction last looked at them; returns the sum of all hits.
+ */
+uint64 offer_hottest(tier::Hottest *hottest, TimestampTz now);
 
 /* When a name was last invalidated on this server, as far as its bucket tells (false sharing). */
 struct LastInvalidation

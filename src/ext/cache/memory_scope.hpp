@@ -17,4 +17,11 @@ namespace cache_ext::cache {
  */
 uint64 memory_scope();
 
+/* The database of a scope. */
+inline Oid
+database_of_scope(uint64 scope) noexcept
+{
+	return static_cast<Oid>(scope >> 32);
+}
+
 } /* namespace cache_ext::cache */

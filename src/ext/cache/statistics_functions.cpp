@@ -79,7 +79,7 @@ struct Explained
 	bool has_tags = false;
 	std::vector<std::string> tags;
 	int64 bytes = -1;
-	int64 loads = -1; /* by this server: 1 for what a query of its own has made */
+	int64 loads = -1; /* of this name by queries of this server's, while memory has had it */
 	int64 hits = -1;
 	LastInvalidation removed = {0, 0};
 	const char *removed_by = nullptr;
@@ -120,6 +120,7 @@ explain_listed(std::string_view key, Explained *explained)
 		if (entry.key != key)
 			continue;
 		explained->bytes = static_cast<int64>(entry.bytes);
+		explained->loads = entry.facts.loads;
 		explained->hits = entry.facts.hits;
 		if (!entry.valid && entry.facts.keep_until > GetCurrentTimestamp())
 			explained->reason = "invalidated since it was stored";
@@ -151,7 +152,7 @@ explain_in(std::string_view key, const Loader *loader)
 		for (std::string_view tag : decode_tags(found.encoded_tags))
 			explained.tags.emplace_back(tag);
 		explained.bytes = static_cast<int64>(found.value.size());
-		explained.loads = found.facts.load_us > 0 ? 1 : 0;
+		explained.loads = found.facts.loads;
 		explained.hits = found.facts.hits;
 		explained.reason = found.fresh ? "valid" : "expired, kept for when its source fails";
 		return explained;

@@ -8,7 +8,6 @@
 #include <string>
 #include <vector>
 
-#include "core/base/error.hpp"
 #include "core/invalidation/glob.hpp"
 #include "ext/cache/counters.hpp"
 #include "ext/cache/load.hpp"
@@ -16,14 +15,12 @@
 #include "ext/cache/query.hpp"
 #include "ext/cache/read.hpp"
 #include "ext/cache/source.hpp"
+#include "ext/cache/warm.hpp"
 #include "ext/invalidation/journal.hpp"
 #include "pg/guard.hpp"
 #include "pg/memory.hpp"
-#include "pg/redis_link.hpp"
 
 extern "C" {
-#include "utils/jsonb.h"
-#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 PG_FUNCTION_INFO_V1(cache_ext_warm);
@@ -33,76 +30,6 @@ PG_FUNCTION_INFO_V1(cache_ext_loader_relations);
 namespace cache_ext::cache {
 
 namespace {
-
-/* The rows of an answer in texts, the names left out: lists of C strings, NULLs as they are. */
-List *
-rows_of(const char *json)
-{
-	Jsonb *rows = DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(json)));
-	List *lists = NIL;
-
-	for (uint32 i = 1; i < JsonContainerSize(&rows->root); ++i)
-	{
-		JsonbContainer *row = getIthJsonbValueFromContainer(&rows->root, i)->val.binary.data;
-		List *texts = NIL;
-
-		for (uint32 column = 0; column < JsonContainerSize(row); ++column)
-		{
-			JsonbValue *value = getIthJsonbValueFromContainer(row, column);
-
-			texts = lappend(texts, value->type == jbvNull
-			                           ? nullptr
-			                           : pnstrdup(value->val.string.val, value->val.string.len));
-		}
-		lists = lappend(lists, texts);
-	}
-	return lists;
-}
-
-/* The loader's own keys: its one key, or those that its warming query names. */
-std::vector<std::string>
-keys_of(const std::shared_ptr<const Loader> &loader)
-{
-	std::vector<std::string> keys;
-
-	if (loader->key.names().empty())
-		return {loader->key.fill({})};
-	if (!loader->warm)
-		return {};
-
-	Source source({loader, {}});
-	QueryCall call = source.call();
-	QueryAnswer answer;
-	List *rows = nullptr;
-
-	call.text = loader->warm->c_str();
-	call.argument_count = 0;
-	call.types = nullptr;
-	call.allow_volatile = true;
-	call.as_text_rows = true;
-	pg::call([&] {
-		PushActiveSnapshot(GetLatestSnapshot());
-		run_query(call, &answer);
-		PopActiveSnapshot();
-		rows = rows_of(answer.json.data);
-	});
-	for (int i = 0; i < list_length(rows); ++i)
-	{
-		auto *texts = static_cast<List *>(list_nth(rows, i));
-		std::vector<std::string_view> values;
-
-		for (int column = 0; column < list_length(texts); ++column)
-			if (auto *text = static_cast<const char *>(list_nth(texts, column)))
-				values.emplace_back(text);
-		if (static_cast<size_t>(list_length(texts)) != loader->key.names().size())
-			throw Error(kInvalidParameterValue,
-			            "query that warms cache loader \"" + loader->pattern +
-			                "\" must have a column for each of its placeholders");
-		if (values.size() == loader->key.names().size())
-			keys.push_back(loader->key.fill(values));
-	}
-	return keys;
-}
 
 struct Warmed
 {
@@ -148,7 +75,7 @@ warm_loader(ReturnSetInfo *result, const std::shared_ptr<const Loader> &loader,
             const std::string *pattern)
 {
 	std::vector<std::string> keys;
-	Warmed named = warmed_by(loader->pattern, [&] { keys = keys_of(loader); });
+	Warmed named = warmed_by(loader->pattern, [&] { keys = keys_to_warm(loader); });
 
 	if (!named.ok)
 		put_warmed(result, named);
@@ -159,12 +86,7 @@ warm_loader(ReturnSetInfo *result, const std::shared_ptr<const Loader> &loader,
 		if (match.loader != loader ||
 		    (pattern != nullptr && !invalidation::glob_match(*pattern, key)))
 			continue;
-		put_warmed(
-		    result, warmed_by(key, [&] {
-			    Source source(match);
-
-			    load_for_all({key, &source, true, pg::redis_configured(), {}, false, {}, {}});
-		    }));
+		put_warmed(result, warmed_by(key, [&] { load_key(key, match); }));
 	}
 }
 

@@ -1,12 +1,11 @@
 /*-------------------------------------------------------------------------
  *
  * filler.cpp
- *		See filler.hpp.
+ *		The process that fills and verifies statistics for a database's worker.
  *
  *-------------------------------------------------------------------------
  */
-#include "ext/worker/filler.hpp"
-
+#include "ext/worker/start.hpp"
 #include "ext/worker/verbs.hpp"
 #include "pg/guard.hpp"
 
@@ -27,50 +26,6 @@ namespace cache_ext::worker {
 
 constexpr int kAgainMs = 100;          /* somebody was in the way */
 constexpr int kPatienceMs = 60 * 1000; /* with the same one */
-
-/* ---- the worker's side ---- */
-
-bool
-Filler::running()
-{
-	pid_t pid;
-
-	if (handle_ == nullptr)
-		return false;
-
-	BgwHandleStatus status = GetBackgroundWorkerPid(handle_, &pid);
-	if (status == BGWH_STARTED || status == BGWH_NOT_YET_STARTED)
-		return true;
-	pfree(handle_);
-	handle_ = nullptr;
-	return false;
-}
-
-bool
-Filler::start()
-{
-	MemoryContext caller = MemoryContextSwitchTo(TopMemoryContext);
-	bool started =
-	    start_process("cache_ext filler", "cache_ext_filler_main", MyDatabaseId, '\0', &handle_);
-
-	MemoryContextSwitchTo(caller);
-	if (!started)
-		handle_ = nullptr;
-	return started;
-}
-
-void
-Filler::stop()
-{
-	if (!running())
-		return;
-	TerminateBackgroundWorker(handle_);
-	if (WaitForBackgroundWorkerShutdown(handle_) == BGWH_POSTMASTER_DIED)
-		proc_exit(1);
-	(void) running();
-}
-
-/* ---- its own ---- */
 
 /* Until nothing can be done. */
 static void

@@ -6,11 +6,15 @@
  * It is there only with shared_preload_libraries.  After a start, a crash or a
  * promotion it runs a worker once in every database, since partial rows and
  * undelivered rows may be left from before; where the extension is not installed,
- * the worker leaves at once.
+ * the worker leaves at once.  It also keeps the list of the hottest cache keys of
+ * all databases (ext/cache/hot_list.hpp), and knows when one is to be warmed.
  *
  *-------------------------------------------------------------------------
  */
+#include "ext/cache/hot_list.hpp"
 #include "ext/worker/start.hpp"
+#include "ext/worker/warm_table.hpp"
+#include "pg/guard.hpp"
 #include "pg/worker_table.hpp"
 
 extern "C" {
@@ -27,6 +31,7 @@ extern "C" {
 #include "storage/latch.h"
 #include "utils/backend_status.h"
 #include "utils/guc.h"
+#include "utils/memutils.h"
 #include "utils/rel.h"
 
 PGDLLEXPORT void cache_ext_launcher_main(Datum unused);
@@ -37,6 +42,8 @@ namespace cache_ext::worker {
 constexpr int kLauncherMs = 5000; /* between looks for databases without their worker */
 
 namespace {
+
+cache::HotKeeper *keeper = nullptr;
 
 /* The databases that workers could connect to. */
 List *
@@ -77,7 +84,10 @@ launcher_sleep(long ms)
 	ResetLatch(MyLatch);
 	CHECK_FOR_INTERRUPTS();
 	if (ShutdownRequestPending)
+	{
+		pg::guard([] { keeper->save_last(); });
 		proc_exit(1); /* should somebody have stopped us alone, we come back */
+	}
 }
 
 /* Workers that left, or were never started, although work was committed. */
@@ -97,9 +107,25 @@ start_missing()
 		if (list_member_oid(databases, missing[i]))
 			(void) start_worker(missing[i], false, nullptr);
 		else
+		{
 			pg::forget_database(missing[i]);
+			forget_warming(missing[i]);
+		}
 	}
 	list_free(databases);
+}
+
+/* Work for the workers where something is to be warmed; returns how long nothing will be. */
+long
+start_warming()
+{
+	Oid due[pg::kWorkerSlots];
+	TimestampTz next;
+	int count = databases_to_warm(due, pg::kWorkerSlots, &next);
+
+	for (int i = 0; i < count; ++i)
+		pg::mark_work_of(due[i], pg::kWorkWarming);
+	return Min(TimestampDifferenceMilliseconds(GetCurrentTimestamp(), next), kLauncherMs);
 }
 
 /* One after the other, so that a server with many databases needs one process at a time. */
@@ -154,10 +180,17 @@ cache_ext_launcher_main(Datum)
 	SetConfigOption("application_name", "cache_ext launcher", PGC_SUSET, PGC_S_OVERRIDE);
 	pgstat_report_activity(STATE_IDLE, nullptr);
 
+	worker::keeper =
+	    new (MemoryContextAlloc(TopMemoryContext, sizeof(cache::HotKeeper))) cache::HotKeeper();
+	pg::guard([] {
+		for (Oid database : worker::keeper->begin())
+			worker::expect_hottest(database);
+	});
 	worker::look_everywhere();
-	for (;;)
+	for (long wait_ms = 0;;)
 	{
-		worker::launcher_sleep(worker::kLauncherMs);
+		worker::launcher_sleep(wait_ms);
+		pg::guard([] { worker::keeper->save_if_due(); });
 		if (ConfigReloadPending)
 		{
 			/* Perhaps a Redis was configured that rows have been waiting for. */
@@ -165,6 +198,7 @@ cache_ext_launcher_main(Datum)
 			ProcessConfigFile(PGC_SIGHUP);
 			worker::look_everywhere();
 		}
+		wait_ms = worker::start_warming();
 		worker::start_missing();
 	}
 }

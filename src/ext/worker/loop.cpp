@@ -19,9 +19,10 @@
  *-------------------------------------------------------------------------
  */
 #include "ext/invalidation/delivery.hpp"
-#include "ext/worker/filler.hpp"
+#include "ext/worker/child.hpp"
 #include "ext/worker/start.hpp"
 #include "ext/worker/verbs.hpp"
+#include "ext/worker/warm_table.hpp"
 #include "pg/guard.hpp"
 #include "pg/settings.hpp"
 #include "pg/worker_table.hpp"
@@ -50,8 +51,9 @@ constexpr int kVacuumMs = 1000;   /* between vacuums while there is work */
 constexpr int kHeldOffMs = 100;   /* to the next attempt at a fold that was held off */
 constexpr int kFillAgainMs = 500; /* to the next look after a filler was started */
 constexpr int kFillRetries = 5;
-constexpr int kHeldMs = 20;    /* the longest sleep that nothing interrupts */
-constexpr int kClaimMs = 2000; /* for a predecessor to be gone */
+constexpr int kWarmAgainMs = 1000; /* to the next look after a warmer was started */
+constexpr int kHeldMs = 20;        /* the longest sleep that nothing interrupts */
+constexpr int kClaimMs = 2000;     /* for a predecessor to be gone */
 
 bool
 claim_slot(pg::WorkerSlot *slot)
@@ -97,10 +99,17 @@ class Loop
 				ConfigReloadPending = false;
 				ProcessConfigFile(PGC_SIGHUP);
 			}
+			if (pg::take_work(slot_, pg::kWorkWarming) != 0)
+			{
+				last_work_ = GetCurrentTimestamp();
+				next_sweep_ = Min(next_sweep_, last_work_);
+				next_warm_ = 0;
+			}
 			if (pg::asked_to_leave(slot_) || ShutdownRequestPending)
 			{
 				/* Work that stays behind is somebody's to start a worker for. */
 				filler_.stop();
+				warmer_.stop();
 				if (turn.delivery.occupied || fold_wanted_ || fill_wanted_)
 					pg::mark_work(slot_, pg::kAllWork);
 				attempt(&finish_, context_);
@@ -116,6 +125,8 @@ class Loop
 				fold();
 			if (turn.installed && fill_due())
 				fill();
+			if (turn.installed && GetCurrentTimestamp() >= next_warm_)
+				warm();
 			if (!turn.installed)
 				return;
 			if (churned_ && GetCurrentTimestamp() >= next_vacuum_)
@@ -141,6 +152,7 @@ class Loop
 			next_verification_ = in_ms(pg::verify_interval_s * INT64CONST(1000));
 		}
 		attempt(&housekeeping_, context_);
+		note_warm_interval(turn.installed ? pg::warm_interval_s : 0);
 		next_sweep_ = in_ms(kSweepMs);
 		if (!turn.delivery.hold)
 			next_delivery_ = 0;
@@ -223,6 +235,16 @@ class Loop
 			fill_retries_ = 0;
 	}
 
+	/* What cannot be started now is due at the next look. */
+	void warm()
+	{
+		Warming what = warmer_.running() ? Warming::kNothing : due_warming();
+
+		if (what != Warming::kNothing)
+			(void) warmer_.start(static_cast<char>(what));
+		next_warm_ = in_ms(kWarmAgainMs);
+	}
+
 	void vacuum()
 	{
 		attempt(&vacuum_, context_);
@@ -238,6 +260,8 @@ class Loop
 			return false;
 		if ((fold_wanted_ && fold_.pause_ms == 0) || fill_wanted_ || filler_.running())
 			return false;
+		if (warmer_.running() || warming_waits())
+			return false;
 		if (!look_once_ &&
 		    !TimestampDifferenceExceeds(last_work_, GetCurrentTimestamp(), kIdleExitMs))
 			return false;
@@ -251,12 +275,12 @@ class Loop
 	 */
 	void sleep()
 	{
-		TimestampTz until = Min(next_sweep_, next_delivery_);
+		TimestampTz until = Min(Min(next_sweep_, next_delivery_), next_warm_);
 		bool held = turn.delivery.hold && waits(pg::kWorkOutbox);
 
 		/* Waiting for Redis has used up the latch; the flags are what counts. */
 		if ((waits(pg::kWorkOutbox) && !held) || (waits(pg::kWorkPartialRows) && !fold_wanted_) ||
-		    (waits(pg::kWorkFilling) && !filler_.running()))
+		    (waits(pg::kWorkFilling) && !filler_.running()) || waits(pg::kWorkWarming))
 			return;
 
 		int events = WL_EXIT_ON_PM_DEATH | WL_TIMEOUT;
@@ -300,12 +324,14 @@ class Loop
 	bool fold_wanted_ = false;
 	bool fill_wanted_ = false;
 	int fill_retries_ = 0;
-	Filler filler_;
+	Child filler_{"cache_ext filler", "cache_ext_filler_main"};
+	Child warmer_{"cache_ext warmer", "cache_ext_warmer_main"};
 	bool churned_ = false;
 	TimestampTz next_sweep_ = 0;
 	TimestampTz next_delivery_ = 0;
 	TimestampTz next_fold_ = 0;
 	TimestampTz next_fill_ = 0;
+	TimestampTz next_warm_ = 0;
 	TimestampTz next_verification_ = 0;
 	TimestampTz next_vacuum_ = 0;
 	TimestampTz last_work_ = GetCurrentTimestamp();

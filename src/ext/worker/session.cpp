@@ -37,6 +37,7 @@ namespace {
 pg::WorkerSlot *counted = nullptr; /* this transaction is counted in there */
 uint32 counted_work = 0;           /* what its commit leaves to do */
 ProcessUtility_hook_type previous_utility = nullptr;
+constexpr const char *kSettings = "cache_ext."; /* what the names of ours begin with */
 
 /* Start the current database's worker after expect_worker() has asked for it. */
 void
@@ -137,6 +138,21 @@ wanted_database(const Node *statement)
 	return database;
 }
 
+/*
+ * A worker looks at its database's settings, and stays for some seconds, in
+ * which the change commits.
+ */
+void
+tell_of_setting(const AlterDatabaseSetStmt *statement)
+{
+	const char *name = statement->setstmt->name;
+	Oid database = get_database_oid(statement->dbname, true);
+
+	if (OidIsValid(database) &&
+	    (name == nullptr || pg_strncasecmp(name, kSettings, strlen(kSettings)) == 0))
+		pg::mark_work_of(database, pg::kWorkWarming);
+}
+
 void
 on_utility(PlannedStmt *planned, const char *query, bool read_only, ProcessUtilityContext context,
            ParamListInfo params, QueryEnvironment *environment, DestReceiver *dest,
@@ -157,6 +173,9 @@ on_utility(PlannedStmt *planned, const char *query, bool read_only, ProcessUtili
 	else
 		standard_ProcessUtility(planned, query, read_only, context, params, environment, dest,
 		                        completion);
+
+	if (IsA(statement, AlterDatabaseSetStmt))
+		tell_of_setting(castNode(AlterDatabaseSetStmt, const_cast<Node *>(statement)));
 
 	/* What it made visible was queued by a transaction that nobody is in any more. */
 	if (ends_prepared)

@@ -8,6 +8,7 @@
 #include "ext/worker/start.hpp"
 
 #include "ext/worker.hpp"
+#include "ext/worker/warm_table.hpp"
 #include "pg/worker_table.hpp"
 
 extern "C" {
@@ -75,6 +76,7 @@ register_worker()
 {
 	preloaded = process_shared_preload_libraries_in_progress;
 	pg::register_worker_table();
+	register_warm_table();
 	register_session_hooks();
 	if (preloaded && !IsBinaryUpgrade)
 		register_launcher();
