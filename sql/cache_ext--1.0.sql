@@ -239,17 +239,16 @@ CREATE TABLE cache_ext_internal.watch (
 COMMENT ON TABLE cache_ext_internal.watch IS 'which targets a changed row of a relation invalidates (src/ext/invalidation)';
 SELECT pg_catalog.pg_extension_config_dump('cache_ext_internal.watch', '');
 
--- No key: a row is found by its bucket, and removed by the worker that has just read it.  Only the
--- worker deletes, so vacuum never needs to cut the table short under a lock that stops writers.
+-- No key and no index: the worker reads all of it each time, and keeps it so small that readers can, too.
+-- Only the worker deletes, so vacuum never needs to cut the table short under a lock that stops writers.
 CREATE TABLE cache_ext_internal.outbox (
-    bucket  integer NOT NULL,
+    buckets bytea NOT NULL,     -- numbers of two bytes
     items   integer NOT NULL,
     at      timestamptz NOT NULL,
     payload bytea NOT NULL
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000,
         vacuum_truncate = off, toast.vacuum_truncate = off);
-COMMENT ON TABLE cache_ext_internal.outbox IS 'committed items that Redis has not confirmed, a row a bucket and transaction (src/ext/invalidation)';
-CREATE INDEX outbox_bucket ON cache_ext_internal.outbox (bucket);
+COMMENT ON TABLE cache_ext_internal.outbox IS 'committed items that Redis has not confirmed, in most cases a row a transaction (src/ext/invalidation)';
 
 -- No key either: rows come and go by age.
 CREATE TABLE cache_ext_internal.retained (

@@ -12,6 +12,8 @@ extern "C" {
 #include "nodes/makefuncs.h"
 #include "parser/parse_node.h"
 #include "tcop/pquery.h"
+#include "access/xact.h"
+#include "utils/guc.h"
 #include "utils/portal.h"
 #include "utils/snapmgr.h"
 }
@@ -24,48 +26,85 @@ option(const char *name, const char *value)
 	return makeDefElem(pstrdup(name), reinterpret_cast<Node *>(makeString(pstrdup(value))), -1);
 }
 
-static VacuumStmt *
-make_statement(const char *name, bool truncate)
+static void
+run_vacuum(const char *name, List *options)
 {
 	VacuumStmt *statement = makeNode(VacuumStmt);
 	RangeVar *table = makeRangeVar(pstrdup("cache_ext_internal"), pstrdup(name), -1);
 
-	statement->options =
-	    list_make2(option("truncate", truncate ? "on" : "off"), option("skip_locked", "on"));
+	statement->options = options;
 	statement->is_vacuumcmd = true;
 	statement->rels = list_make1(makeVacuumRelation(table, InvalidOid, NIL));
-	return statement;
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	ExecVacuum(make_parsestate(nullptr), statement, true);
+	if (ActiveSnapshotSet())
+		PopActiveSnapshot();
+	CommitTransactionCommand();
 }
 
-void
-vacuum_internal_table(const char *name, bool truncate)
+/* Runs it where PortalContext is what VACUUM keeps things in that outlive its transactions. */
+template <typename Function>
+static void
+in_portal_context(Function function)
 {
 	MemoryContext caller = CurrentMemoryContext;
 	MemoryContext portal = PortalContext;
 	MemoryContext context =
 	    AllocSetContextCreate(TopMemoryContext, "cache_ext vacuum", ALLOCSET_DEFAULT_SIZES);
 
-	PortalContext = context; /* where VACUUM keeps what outlives its transactions */
+	PortalContext = context;
 	PG_TRY();
 	{
 		MemoryContextSwitchTo(context);
-
-		VacuumStmt *statement = make_statement(name, truncate);
-
-		StartTransactionCommand();
-		PushActiveSnapshot(GetTransactionSnapshot());
-		ExecVacuum(make_parsestate(nullptr), statement, true);
-		if (ActiveSnapshotSet())
-			PopActiveSnapshot();
-		CommitTransactionCommand();
+		function();
 	}
 	PG_FINALLY();
 	{
 		PortalContext = portal;
+		MemoryContextSwitchTo(caller);
 	}
 	PG_END_TRY();
-	MemoryContextSwitchTo(caller);
 	MemoryContextDelete(context);
+}
+
+void
+vacuum_internal_table(const char *name)
+{
+	in_portal_context([name] {
+		run_vacuum(name, list_make2(option("truncate", "off"), option("skip_locked", "on")));
+	});
+}
+
+bool
+rewrite_internal_table(const char *name, int lock_ms)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	volatile bool rewritten = true;
+
+	SetConfigOption("lock_timeout", psprintf("%d", lock_ms), PGC_SUSET, PGC_S_SESSION);
+	PG_TRY();
+	{
+		in_portal_context([name] { run_vacuum(name, list_make1(option("full", "on"))); });
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(caller);
+
+		ErrorData *error = CopyErrorData();
+
+		SetConfigOption("lock_timeout", "0", PGC_SUSET, PGC_S_SESSION);
+		if (error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE)
+			PG_RE_THROW();
+		FlushErrorState();
+		AbortCurrentTransaction();
+		MemoryContextSwitchTo(caller);
+		FreeErrorData(error);
+		rewritten = false;
+	}
+	PG_END_TRY();
+	SetConfigOption("lock_timeout", "0", PGC_SUSET, PGC_S_SESSION);
+	return rewritten;
 }
 
 } /* namespace cache_ext::pg */

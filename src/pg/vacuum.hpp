@@ -13,9 +13,15 @@ namespace cache_ext::pg {
 
 /*
  * Outside of any transaction; runs its own.  A table that somebody has locked
- * is left for the next time.  Cutting the file short takes a lock that stops
- * writers for a moment: ask for it only when there are none.
+ * is left for the next time.
  */
-void vacuum_internal_table(const char *name, bool truncate);
+void vacuum_internal_table(const char *name);
+
+/*
+ * The same, into a new file without holes.  Keeps everybody away for as long as
+ * copying what is left takes; false when it has not got the table to itself
+ * within so many milliseconds, during which nobody new gets at it either.
+ */
+bool rewrite_internal_table(const char *name, int lock_ms);
 
 } /* namespace cache_ext::pg */

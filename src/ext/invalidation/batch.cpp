@@ -20,7 +20,7 @@ take_row(const OutboxRow &row, void *arg)
 {
 	auto *taken = static_cast<Taken *>(arg);
 
-	if (row.bucket == kBucketOfLapse)
+	if (row.items == 0)
 	{
 		taken->lapse = true;
 		return true;

@@ -97,8 +97,8 @@ Stream::finish()
 void
 Stream::judge(Reply reply, Expect expect)
 {
-	if (expect == Expect::kScan)
-		scans_.push_back(std::move(reply));
+	if (expect == Expect::kKept)
+		kept_.push_back(std::move(reply));
 	else if (expect == Expect::kVersion && reply.is_error() && begins_with(reply.text, "OOM"))
 		no_memory_ = true;
 	else if (expect != Expect::kMessage || !reply.is_error() || !begins_with(reply.text, "NOPERM"))

@@ -50,7 +50,7 @@ class Stream
 	{
 		kGood,
 		kVersion, /* a lack of memory is noted */
-		kScan,    /* kept */
+		kKept,    /* for take_kept() */
 		kMessage  /* a channel that we may not use is none of the keys' business */
 	};
 
@@ -76,7 +76,7 @@ class Stream
 	void finish();
 
 	bool no_memory() const { return no_memory_; }
-	std::vector<redis::Reply> take_scans() { return std::move(scans_); }
+	std::vector<redis::Reply> take_kept() { return std::move(kept_); }
 
   private:
 	void judge(redis::Reply reply, Expect expect);
@@ -84,7 +84,7 @@ class Stream
 	const Channel &channel_;
 	redis::Request request_;
 	std::vector<Expect> expected_;
-	std::vector<redis::Reply> scans_;
+	std::vector<redis::Reply> kept_;
 	bool no_memory_ = false;
 };
 

@@ -45,14 +45,16 @@ extern "C" {
 namespace cache_ext::invalidation {
 
 constexpr int kIdleMs = 1000;
-constexpr int kPauseMs = 5; /* between batches: the first commit is told at once, the next soon */
+constexpr int kPauseMs = 10; /* between batches: the first commit is told at once, the next soon */
 constexpr double kBusyRate = 1500; /* commits a second from which on there is such a pause */
 constexpr double kRateWindowS = 0.05;
 constexpr int kFirstBackoffMs = 50;
 constexpr int kLongestBackoffMs = 2000;
 constexpr int kFailuresBeforeMerge = 3;
-constexpr int64 kDeadRows = 2000;          /* worth a vacuum */
-constexpr uint32 kPagesOfSmallOutbox = 64; /* it need not be cut short */
+constexpr int64 kDeadRows = 2000; /* worth a vacuum */
+constexpr int64 kSizeCheckMs = 1000;
+constexpr int kShorteningMs = 20; /* how long writers may be held up for it */
+constexpr int64 kShortenAgainMs = 10 * 1000;
 
 /* What a batch may take out of tag sets before the rest is left to a sweep. */
 constexpr size_t kTagSetMembers = 50 * 1000;
@@ -111,12 +113,11 @@ Delivery::deliver(const Channel &channel, Plan &plan, const Taken &taken, bool w
 		else if (!versions.empty())
 			versions.send(&stream, taken.insert_lsn);
 		stream.add_many({"UNLINK"}, keys.names());
-		sets.ask(&stream);
+		sets.ask_which(&stream);
 		if (!empties && !values)
 			add_messages(&stream, plan, taken); /* nothing else is to come before */
 		stream.finish();
-		sets.answered(stream.take_scans());
-
+		sets.answered(stream.take_kept());
 		if (!stream.no_memory() || short_of_memory)
 			break;
 		short_of_memory = true;
@@ -357,29 +358,35 @@ Delivery::finish()
 }
 
 /*
- * Every delivery reads the whole outbox, so it is kept at a few dozen pages
- * under load, and cut short afterwards if a backlog has made it large.
+ * Every delivery reads the whole outbox, and so do readers: it is kept at a few
+ * dozen pages under load, and cut short when a backlog that has been delivered
+ * has made it large.
  */
 void
-Delivery::vacuum(bool idle)
+Delivery::vacuum()
 {
-	bool shorten = false;
+	TimestampTz now = GetCurrentTimestamp();
 
-	if (idle && !looked_at_size_)
+	if (dead_rows_ >= kDeadRows)
 	{
-		in_transaction([&](MemoryContext) { shorten = outbox_pages() > kPagesOfSmallOutbox; });
-		looked_at_size_ = true;
-	}
-	if (dead_rows_ >= kDeadRows || shorten)
-	{
-		pg::call([&] { pg::vacuum_internal_table("outbox", shorten); });
+		pg::call([] { pg::vacuum_internal_table("outbox"); });
 		dead_rows_ = 0;
 	}
 	if (dead_retained_ >= kDeadRows)
 	{
-		pg::call([&] { pg::vacuum_internal_table("retained", false); });
+		pg::call([] { pg::vacuum_internal_table("retained"); });
 		dead_retained_ = 0;
 	}
+	if (now < next_look_at_size_ || behind_ || sweep_.active())
+		return;
+
+	bool large = false;
+	bool shortened = true;
+
+	in_transaction([&](MemoryContext) { large = outbox_pages() > kPagesOfSmallOutbox; });
+	if (large)
+		pg::call([&] { shortened = pg::rewrite_internal_table("outbox", kShorteningMs); });
+	next_look_at_size_ = now + (shortened ? kSizeCheckMs : kShortenAgainMs) * 1000;
 }
 
 static Delivery *
@@ -399,9 +406,9 @@ deliver_batch()
 }
 
 void
-vacuum_outbox(bool idle)
+vacuum_outbox()
 {
-	pg::guard([idle] { delivery()->vacuum(idle); });
+	pg::guard([] { delivery()->vacuum(); });
 }
 
 void

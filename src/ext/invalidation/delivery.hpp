@@ -30,10 +30,7 @@ DeliveryTurn deliver_batch();
 /* Before the worker leaves of its own accord: all that was sent has been written down. */
 void finish_delivery();
 
-/*
- * Vacuum the outbox when enough rows have gone: each delivery reads all of it.
- * idle: nobody writes, so it may be cut short as well.
- */
-void vacuum_outbox(bool idle);
+/* Vacuum the outbox when enough rows have gone: each delivery reads all of it. */
+void vacuum_outbox();
 
 } /* namespace cache_ext::invalidation */

@@ -50,7 +50,7 @@ Delivery::raise_epoch(const Taken &taken)
 		initStringInfo(&items);
 		appendBinaryStringInfo(&items, raised, sizeof(raised));
 
-		NewRow row = {kBucketOfAll, 1 + append_widened_items(&items), nullptr, 0, 0};
+		NewRow row = {kEveryBucket, 1, 1 + append_widened_items(&items), nullptr, 0, 0};
 		Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
 		RedisState state = read_redis_state(snapshot);
 		DeliveryState delivery = read_delivery();

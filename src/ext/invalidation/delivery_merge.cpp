@@ -86,7 +86,7 @@ class Merger
 		for (const Chunk &chunk : chunks_)
 			if (chunk.items > 0)
 				rows.push_back(
-				    {kBucketOfAll, chunk.items, chunk.payload.data(), chunk.payload.size(), at});
+				    {kEveryBucket, 1, chunk.items, chunk.payload.data(), chunk.payload.size(), at});
 		return rows;
 	}
 
@@ -295,7 +295,6 @@ Delivery::replace_rows(const Taken &taken, const std::vector<NewRow> &rows, int6
 	merge_from_rows_ = Max(kMergeAtLeast, static_cast<int>(rows.size()) * 2);
 	merge_from_items_ = Max(kMostNames, items * 2);
 	dead_rows_ += taken.count;
-	looked_at_size_ = false;
 }
 
 } /* namespace cache_ext::invalidation */

@@ -112,7 +112,6 @@ Delivery::acknowledge(const Plan &plan, Oid file, const std::vector<ItemPointerD
 	dirty_ = true;
 	watching_ = true;
 	dead_rows_ += static_cast<int64>(tids.size());
-	looked_at_size_ = false;
 	for (std::string_view item : fresh)
 		retained_names_.note(item, now);
 }

@@ -86,7 +86,7 @@ class Delivery
   public:
 	DeliveryTurn turn();
 	void finish();
-	void vacuum(bool idle);
+	void vacuum();
 
   private:
 	void load();
@@ -133,7 +133,7 @@ class Delivery
 	uint32 merge_page_ = 0;        /* of the outbox: nothing before it can be said shorter */
 	uint32 merge_again_pages_ = 0; /* when the outbox has so many, look from its start again */
 	int64 dead_rows_ = 0;          /* since the last vacuum of the outbox */
-	bool looked_at_size_ = false;
+	TimestampTz next_look_at_size_ = 0;
 	int64 dead_retained_ = 0;
 	TimestampTz next_repeat_ = 0; /* 0: nothing is to be repeated */
 	TimestampTz next_check_ = 0;

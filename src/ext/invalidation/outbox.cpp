@@ -4,7 +4,9 @@
  *		Writing and probing the outbox: the writers' and the readers' side.
  *
  * Rows are put in and looked up without SPI, and writers wait for nobody: an
- * outbox row conflicts with no other, and no unique index looks at them.
+ * outbox row conflicts with no other, and there is no index to keep.  The worker
+ * empties the table within milliseconds and keeps its file small, so a reader
+ * looks at all of it; when it is large, a backlog, nothing is trusted.
  *
  * The note that closes the Redis tier (a "lapse": somebody committed while no
  * Redis was configured) is a row as well, but one is enough.  Writers look
@@ -16,23 +18,22 @@
  */
 #include "ext/invalidation/outbox.hpp"
 
+#include <algorithm>
+
 #include "core/invalidation/item.hpp"
 #include "ext/invalidation/tables.hpp"
 #include "pg/objects.hpp"
 #include "pg/worker_table.hpp"
 
 extern "C" {
-#include "access/genam.h"
 #include "access/heapam.h"
 #include "access/htup_details.h"
-#include "access/skey.h"
-#include "access/stratnum.h"
 #include "access/table.h"
 #include "access/tableam.h"
-#include "catalog/index.h"
+#include "access/xact.h"
 #include "catalog/namespace.h"
+#include "storage/bufmgr.h"
 #include "storage/lock.h"
-#include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
@@ -40,9 +41,7 @@ extern "C" {
 
 namespace cache_ext::invalidation {
 
-constexpr int kOutboxColumns = 4;
-constexpr int kRowsAtOnce = 64;
-constexpr int kProbeLimit = 64;
+constexpr BlockNumber kPagesToLookAt = 2 * kPagesOfSmallOutbox;
 
 /* Advisory lock tags of ours differ from the users' (1 and 2) in their last field. */
 constexpr uint16 kLockFamily = 0xCE;
@@ -62,34 +61,47 @@ outbox_exists()
 	return pg::objects_fit() && OidIsValid(internal_table("outbox"));
 }
 
-/* The outbox and its only index. */
-struct OpenOutbox
+Relation
+open_table(const char *name, LOCKMODE lock)
 {
-	Relation heap;
-	Relation index;
+	Oid table = internal_table(name);
 
-	explicit OpenOutbox(LOCKMODE lock)
-	{
-		Oid table = internal_table("outbox");
+	if (!OidIsValid(table))
+		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_TABLE),
+		                errmsg("extension \"cache_ext\" is not installed in this database")));
+	return table_open(table, lock);
+}
 
-		if (!OidIsValid(table))
-			ereport(ERROR, (errcode(ERRCODE_UNDEFINED_TABLE),
-			                errmsg("extension \"cache_ext\" is not installed in this database")));
-		heap = table_open(table, lock);
+bytea *
+make_bytea(const void *bytes, size_t length)
+{
+	auto *result = static_cast<bytea *>(palloc(VARHDRSZ + length));
 
-		List *indexes = RelationGetIndexList(heap);
+	SET_VARSIZE(result, VARHDRSZ + length);
+	memcpy(VARDATA(result), bytes, length);
+	return result;
+}
 
-		index = index_open(linitial_oid(indexes), lock);
-		list_free(indexes);
-	}
+static HeapTuple
+form_row(Relation outbox, const NewRow &row, TimestampTz now)
+{
+	bool nulls[outbox_column::count] = {};
+	Datum values[outbox_column::count];
 
-	/* Locks stay to the end of the transaction. */
-	void close()
-	{
-		index_close(index, NoLock);
-		table_close(heap, NoLock);
-	}
-};
+	bytea *buckets = make_bytea(row.buckets, row.bucket_count * sizeof(uint16));
+	bytea *payload = make_bytea(row.payload, row.length);
+
+	values[outbox_column::buckets] = PointerGetDatum(buckets);
+	values[outbox_column::items] = Int32GetDatum(row.items);
+	values[outbox_column::at] = TimestampTzGetDatum(row.at != 0 ? row.at : now);
+	values[outbox_column::payload] = PointerGetDatum(payload);
+
+	HeapTuple tuple = heap_form_tuple(RelationGetDescr(outbox), values, nulls);
+
+	pfree(buckets);
+	pfree(payload);
+	return tuple;
+}
 
 void
 insert_outbox_rows(const NewRow *rows, int count)
@@ -100,117 +112,80 @@ insert_outbox_rows(const NewRow *rows, int count)
 	if (pushed)
 		PushActiveSnapshot(GetTransactionSnapshot());
 
-	OpenOutbox outbox(RowExclusiveLock);
-	IndexInfo *info = BuildIndexInfo(outbox.index);
+	Relation outbox = open_table("outbox", RowExclusiveLock);
 	CommandId command = GetCurrentCommandId(true);
 	TimestampTz now = GetCurrentTimestamp();
-	TupleTableSlot *slots[kRowsAtOnce];
-	int slot_count = Min(count, kRowsAtOnce);
 
-	for (int i = 0; i < slot_count; ++i)
-		slots[i] = MakeSingleTupleTableSlot(RelationGetDescr(outbox.heap), &TTSOpsHeapTuple);
-
-	for (int done = 0; done < count; done += slot_count)
+	if (count == 1)
+		heap_insert(outbox, form_row(outbox, rows[0], now), command, 0, nullptr);
+	else
 	{
-		int n = Min(slot_count, count - done);
+		auto **slots = static_cast<TupleTableSlot **>(palloc(count * sizeof(TupleTableSlot *)));
 
-		for (int i = 0; i < n; ++i)
+		for (int i = 0; i < count; ++i)
 		{
-			const NewRow &row = rows[done + i];
-			auto *payload = static_cast<bytea *>(palloc(VARHDRSZ + row.length));
-			bool nulls[kOutboxColumns] = {};
-
-			SET_VARSIZE(payload, VARHDRSZ + row.length);
-			memcpy(VARDATA(payload), row.payload, row.length);
-
-			Datum values[kOutboxColumns] = {
-			    Int32GetDatum(static_cast<int32>(row.bucket)), Int32GetDatum(row.items),
-			    TimestampTzGetDatum(row.at != 0 ? row.at : now), PointerGetDatum(payload)};
-
-			ExecStoreHeapTuple(heap_form_tuple(RelationGetDescr(outbox.heap), values, nulls),
-			                   slots[i], true);
-			pfree(payload);
+			slots[i] = MakeSingleTupleTableSlot(RelationGetDescr(outbox), &TTSOpsHeapTuple);
+			ExecStoreHeapTuple(form_row(outbox, rows[i], now), slots[i], true);
 		}
-		if (n == 1)
-			heap_insert(outbox.heap, ExecFetchSlotHeapTuple(slots[0], true, nullptr), command, 0,
-			            nullptr);
-		else
-			heap_multi_insert(outbox.heap, slots, n, command, 0, nullptr);
-
-		for (int i = 0; i < n; ++i)
-		{
-			Datum value = Int32GetDatum(static_cast<int32>(rows[done + i].bucket));
-			bool null = false;
-			ItemPointer tid = n == 1 ? &ExecFetchSlotHeapTuple(slots[0], true, nullptr)->t_self
-			                         : &slots[i]->tts_tid;
-
-			index_insert(outbox.index, &value, &null, tid, outbox.heap, UNIQUE_CHECK_NO, false,
-			             info);
-		}
+		heap_multi_insert(outbox, slots, count, command, 0, nullptr);
+		for (int i = 0; i < count; ++i)
+			ExecDropSingleTupleTableSlot(slots[i]);
 	}
-
-	for (int i = 0; i < slot_count; ++i)
-		ExecDropSingleTupleTableSlot(slots[i]);
-	outbox.close();
+	table_close(outbox, NoLock);
 	if (pushed)
 		PopActiveSnapshot();
 }
 
-static IndexScanDesc
-begin_bucket_scan(const OpenOutbox &outbox, Snapshot snapshot)
+/* A row for one of these buckets?  They are in ascending order. */
+static bool
+is_about(HeapTuple row, TupleDesc columns, const uint32 *buckets, int count)
 {
-#if PG_VERSION_NUM >= 180000
-	return index_beginscan(outbox.heap, outbox.index, snapshot, nullptr, 1, 0);
-#else
-	return index_beginscan(outbox.heap, outbox.index, snapshot, 1, 0);
-#endif
-}
+	bool null;
+	bytea *about = DatumGetByteaPP(heap_getattr(row, outbox_column::buckets + 1, columns, &null));
+	const char *bytes = VARDATA_ANY(about);
+	Size size = VARSIZE_ANY_EXHDR(about);
 
-enum class Probe
-{
-	kNone,
-	kFound,
-	kTooMany /* gave up */
-};
-
-/* Look for a row of the bucket; looks is how many index entries may still be visited. */
-static Probe
-probe_bucket(IndexScanDesc scan, TupleTableSlot *slot, uint32 bucket, int &looks)
-{
-	ScanKeyData key;
-
-	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT4EQ,
-	            Int32GetDatum(static_cast<int32>(bucket)));
-	index_rescan(scan, &key, 1, nullptr, 0);
-	while (index_getnext_tid(scan, ForwardScanDirection) != nullptr)
+	for (Size at = 0; at < size; at += sizeof(uint16))
 	{
-		if (looks-- <= 0)
-			return Probe::kTooMany;
-		if (index_fetch_heap(scan, slot))
-		{
-			ExecClearTuple(slot);
-			return Probe::kFound;
-		}
+		uint16 bucket;
+
+		memcpy(&bucket, bytes + at, sizeof(bucket));
+		if (std::binary_search(buckets, buckets + count, bucket))
+			return true;
 	}
-	return Probe::kNone;
+	return false;
 }
 
 bool
 outbox_pending(const uint32 *buckets, int count, Snapshot snapshot)
 {
-	OpenOutbox outbox(AccessShareLock);
-	IndexScanDesc scan = begin_bucket_scan(outbox, snapshot);
-	TupleTableSlot *slot = table_slot_create(outbox.heap, nullptr);
-	int looks = kProbeLimit;
-	Probe found = probe_bucket(scan, slot, kBucketOfLapse, looks);
+	Relation outbox = open_table("outbox", AccessShareLock);
+	BlockNumber pages = RelationGetNumberOfBlocks(outbox);
+	bool pending = pages > kPagesToLookAt;
 
-	for (int i = 0; i < count && found == Probe::kNone; ++i)
-		found = probe_bucket(scan, slot, buckets[i], looks);
+	/* At SERIALIZABLE that would lock the table against all writers; SnapshotSelf leaves no trace.
+	 */
+	if (IsolationIsSerializable())
+		snapshot = SnapshotSelf;
+	if (pages > 0 && !pending)
+	{
+		TableScanDesc scan = table_beginscan_strat(outbox, snapshot, 0, nullptr, true, false);
+		HeapTuple row;
 
-	ExecDropSingleTupleTableSlot(slot);
-	index_endscan(scan);
-	outbox.close();
-	return found != Probe::kNone;
+		while (!pending && (row = heap_getnext(scan, ForwardScanDirection)) != nullptr)
+			pending = is_about(row, RelationGetDescr(outbox), buckets, count);
+		table_endscan(scan);
+	}
+	table_close(outbox, AccessShareLock);
+	return pending;
+}
+
+static bool
+is_lapse(HeapTuple row, TupleDesc columns)
+{
+	bool null;
+
+	return DatumGetInt32(heap_getattr(row, outbox_column::items + 1, columns, &null)) == 0;
 }
 
 static void
@@ -242,26 +217,22 @@ insert_lapse()
 	 * SnapshotSelf: what is committed now.  A snapshot of the serializable kind
 	 * would leave predicate locks that later fail somebody for nothing.
 	 */
-	OpenOutbox outbox(RowExclusiveLock);
-	IndexScanDesc scan = begin_bucket_scan(outbox, SnapshotSelf);
-	TupleTableSlot *slot = table_slot_create(outbox.heap, nullptr);
-	int looks = kProbeLimit;
-	Probe found = probe_bucket(scan, slot, kBucketOfLapse, looks);
+	Relation outbox = open_table("outbox", RowExclusiveLock);
+	TableScanDesc scan = table_beginscan_strat(outbox, SnapshotSelf, 0, nullptr, true, false);
+	bool found = false;
+	HeapTuple row;
 
-	ExecDropSingleTupleTableSlot(slot);
-	index_endscan(scan);
-	noted_outbox = InvalidOid;
-	if (found == Probe::kFound && counted)
-	{
-		noted_outbox = RelationGetRelid(outbox.heap);
-		noted_before = taken;
-	}
-	outbox.close();
+	while (!found && (row = heap_getnext(scan, ForwardScanDirection)) != nullptr)
+		found = is_lapse(row, RelationGetDescr(outbox));
+	table_endscan(scan);
+	noted_outbox = found && counted ? RelationGetRelid(outbox) : InvalidOid;
+	noted_before = taken;
+	table_close(outbox, NoLock);
 
-	if (found != Probe::kFound)
+	if (!found)
 	{
 		char item[2] = {static_cast<char>(ItemKind::kLapse), 0};
-		NewRow row = {kBucketOfLapse, 0, item, sizeof(item), 0};
+		NewRow row = {kEveryBucket, 1, 0, item, sizeof(item), 0};
 
 		insert_outbox_rows(&row, 1);
 	}
@@ -278,24 +249,21 @@ take_lapse()
 		return false;
 	pg::note_lapse_taken();
 
-	OpenOutbox outbox(RowExclusiveLock);
+	Relation outbox = open_table("outbox", RowExclusiveLock);
 	Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
-	IndexScanDesc scan = begin_bucket_scan(outbox, snapshot);
-	TupleTableSlot *slot = table_slot_create(outbox.heap, nullptr);
-	ScanKeyData key;
+	TableScanDesc scan = table_beginscan_strat(outbox, snapshot, 0, nullptr, true, false);
+	HeapTuple row;
 
-	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT4EQ,
-	            Int32GetDatum(static_cast<int32>(kBucketOfLapse)));
-	index_rescan(scan, &key, 1, nullptr, 0);
-	while (index_getnext_slot(scan, ForwardScanDirection, slot))
-	{
-		simple_heap_delete(outbox.heap, &slot->tts_tid);
-		taken = true;
-	}
-	ExecDropSingleTupleTableSlot(slot);
-	index_endscan(scan);
+	/* One, or one of each transaction that has looked before the first had committed. */
+	while ((row = heap_getnext(scan, ForwardScanDirection)) != nullptr)
+		if (is_lapse(row, RelationGetDescr(outbox)))
+		{
+			simple_heap_delete(outbox, &row->t_self);
+			taken = true;
+		}
+	table_endscan(scan);
 	UnregisterSnapshot(snapshot);
-	outbox.close();
+	table_close(outbox, NoLock);
 	return taken;
 }
 

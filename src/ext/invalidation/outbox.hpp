@@ -22,8 +22,8 @@ namespace cache_ext::invalidation {
 /*
  * May Redis not be trusted for an entry of these buckets?  True when the
  * snapshot sees an undelivered row of one of them (bucket.hpp numbers them;
- * name the entry's key, tags, prefix and kBucketOfAll), when the Redis tier is
- * closed, or when finding out would look at more than 64 index entries.
+ * name the entry's key, tags, prefix and kBucketOfAll, in ascending order), when
+ * the Redis tier is closed, or when the outbox is too large to look.
  *
  * The snapshot must be a fresh one (GetLatestSnapshot) for the promise that
  * nothing older than a returned COMMIT is believed.

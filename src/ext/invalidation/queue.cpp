@@ -7,15 +7,23 @@
  */
 #include "ext/invalidation/queue.hpp"
 
+#include <algorithm>
+
 #include "core/invalidation/bucket.hpp"
 #include "core/invalidation/glob.hpp"
 #include "ext/invalidation/tables.hpp"
 
+extern "C" {
+#include "lib/stringinfo.h"
+}
+
 namespace cache_ext::invalidation {
 
-/* More buckets than this in one transaction share rows under the bucket of all. */
-constexpr int kSeparateRows = 128;
-constexpr size_t kSharedRowBytes = 6000;
+/* A row is full beyond this: a batch is cut at rows, and readers compare few numbers. */
+constexpr Size kRowBytes = 6000;
+constexpr int kRowBuckets = 128;
+
+constexpr int kRowsAtOnce = 64;
 
 static uint32
 pattern_bucket(std::string_view pattern)
@@ -68,53 +76,99 @@ fine_item_bucket(ItemKind kind, std::string_view body)
 	return kFineBucketOfAll;
 }
 
-static uint32
-item_bucket(ItemKind kind, std::string_view body)
-{
-	uint32 fine = fine_item_bucket(kind, body);
-
-	return fine == kNoFineBucket ? kNoBucket : fine % kBucketCount;
-}
-
 namespace {
 
-/* What goes into the outbox: an entry, or for a set that did not last its key. */
-struct Queued
+/* A row that is being put together. */
+struct OpenRow
 {
-	uint32 bucket;
-	int number; /* of the entry: messages keep their order */
-	std::string_view item;
+	StringInfoData payload;
+	uint16 *buckets;
+	int bucket_count;
+	int32 items;
 };
 
-int
-compare_queued(const void *a, const void *b)
+/* Rows on their way; plain data in a context that goes with it. */
+struct Queue
 {
-	auto left = static_cast<const Queued *>(a);
-	auto right = static_cast<const Queued *>(b);
+	NewRow rows[kRowsAtOnce];
+	int count;
 
-	if (left->bucket != right->bucket)
-		return left->bucket < right->bucket ? -1 : 1;
-	return left->number < right->number ? -1 : 1;
+	/*
+	 * What a sweep over the keys of Redis is needed for keeps its row until that is
+	 * done, so other items are not in it.
+	 */
+	OpenRow at_once;
+	OpenRow swept;
+};
+
+void
+insert_rows(Queue *queue)
+{
+	if (queue->count > 0)
+		insert_outbox_rows(queue->rows, queue->count);
+	while (queue->count > 0)
+	{
+		const NewRow &row = queue->rows[--queue->count];
+
+		pfree(const_cast<char *>(row.payload));
+		pfree(const_cast<uint16 *>(row.buckets));
+	}
 }
 
-Queued
-queue_entry(const Journal *j, int number)
+void
+close_row(Queue *queue, OpenRow *row)
 {
-	const Entry &entry = j->entries[number];
-	Queued queued = {item_bucket(entry.kind, body_bytes(j, entry)), number, item_bytes(j, entry)};
-	SetBody set;
+	if (row->items == 0)
+		return;
+	queue->rows[queue->count++] = {row->buckets,
+	                               row->bucket_count,
+	                               row->items,
+	                               row->payload.data,
+	                               static_cast<size_t>(row->payload.len),
+	                               0};
+	*row = {};
+	if (queue->count == kRowsAtOnce)
+		insert_rows(queue);
+}
 
-	if (entry.kind == ItemKind::kSet && set.read(body_bytes(j, entry)) && !lasts(j, number, set))
+void
+add_item(Queue *queue, ItemKind kind, uint32 fine_bucket, std::string_view item)
+{
+	OpenRow *row = needs_scan(kind) ? &queue->swept : &queue->at_once;
+	auto bucket = static_cast<uint16>(fine_bucket % kBucketCount);
+	Size used = row->items == 0 ? 0 : static_cast<Size>(row->payload.len);
+
+	/* An epoch is asked for in a row of its own. */
+	if (kind == ItemKind::kClear || row->bucket_count == kRowBuckets ||
+	    used + item.size() > kRowBytes)
+		close_row(queue, row);
+	if (row->items == 0)
 	{
-		auto *item = static_cast<char *>(palloc(1 + kMaxNumberBytes + set.key.size()));
-		char *at = item;
-
-		*at++ = static_cast<char>(ItemKind::kKey);
-		at = put_number(at, set.key.size());
-		memcpy(at, set.key.data(), set.key.size());
-		queued.item = {item, static_cast<size_t>(at - item) + set.key.size()};
+		initStringInfo(&row->payload);
+		row->buckets = static_cast<uint16 *>(palloc(kRowBuckets * sizeof(uint16)));
 	}
-	return queued;
+	appendBinaryStringInfo(&row->payload, item.data(), static_cast<int>(item.size()));
+	++row->items;
+
+	uint16 *end = row->buckets + row->bucket_count;
+
+	if (fine_bucket != kNoFineBucket && std::find(row->buckets, end, bucket) == end)
+		row->buckets[row->bucket_count++] = bucket;
+	if (kind == ItemKind::kClear)
+		close_row(queue, row);
+}
+
+/* For a set that did not last: the removal of its key. */
+std::string_view
+removal_of(const SetBody &set)
+{
+	auto *item = static_cast<char *>(palloc(1 + kMaxNumberBytes + set.key.size()));
+	char *at = item;
+
+	*at++ = static_cast<char>(ItemKind::kKey);
+	at = put_number(at, set.key.size());
+	memcpy(at, set.key.data(), set.key.size());
+	return {item, static_cast<size_t>(at - item) + set.key.size()};
 }
 
 } /* namespace */
@@ -167,68 +221,28 @@ removes(ItemKind kind, std::string_view body, const SetBody &set)
 	return false;
 }
 
-/* Items of the same bucket together, and large transactions in few rows; a clear has its own. */
 void
 queue_items(const Journal *j)
 {
 	MemoryContext scratch =
 	    AllocSetContextCreate(CurrentMemoryContext, "cache_ext queue", ALLOCSET_DEFAULT_SIZES);
 	MemoryContext caller = MemoryContextSwitchTo(scratch);
-	auto *queued = static_cast<Queued *>(
-	    MemoryContextAllocHuge(scratch, static_cast<Size>(j->count) * sizeof(Queued)));
+	auto *queue = static_cast<Queue *>(palloc0(sizeof(Queue)));
 
 	for (int i = 0; i < j->count; ++i)
-		queued[i] = queue_entry(j, i);
-	if (j->count > 1)
-		qsort(queued, j->count, sizeof(Queued), compare_queued);
-
-	int buckets = 1;
-
-	for (int i = 1; i < j->count; ++i)
-		buckets += queued[i].bucket != queued[i - 1].bucket;
-
-	bool shared = buckets > kSeparateRows;
-	auto *rows = static_cast<NewRow *>(
-	    MemoryContextAllocHuge(scratch, static_cast<Size>(j->count) * sizeof(NewRow)));
-	int count = 0;
-
-	for (int i = 0; i < j->count;)
 	{
-		NewRow *row = &rows[count++];
-		uint32 bucket = queued[i].bucket;
-		Size length = 0;
-		int end = i;
+		const Entry &entry = j->entries[i];
+		std::string_view body = body_bytes(j, entry);
+		SetBody set;
 
-		auto alone = [](const Queued &q) {
-			return q.item.front() == static_cast<char>(ItemKind::kClear);
-		};
-
-		while (end < j->count &&
-		       (end == i || (!alone(queued[i]) && !alone(queued[end]) &&
-		                     (shared ? length + queued[end].item.size() <= kSharedRowBytes
-		                             : queued[end].bucket == bucket &&
-		                                   length + queued[end].item.size() <= MaxAllocSize / 4))))
-			length += queued[end++].item.size();
-
-		row->bucket = shared ? kBucketOfAll : bucket;
-		row->items = end - i;
-		row->length = length;
-		row->at = 0;
-		row->payload = queued[i].item.data();
-		if (end > i + 1)
-		{
-			auto *payload = static_cast<char *>(palloc(length));
-
-			row->payload = payload;
-			for (; i < end; ++i)
-			{
-				memcpy(payload, queued[i].item.data(), queued[i].item.size());
-				payload += queued[i].item.size();
-			}
-		}
-		i = end;
+		add_item(queue, entry.kind, fine_item_bucket(entry.kind, body),
+		         entry.kind == ItemKind::kSet && set.read(body) && !lasts(j, i, set)
+		             ? removal_of(set)
+		             : item_bytes(j, entry));
 	}
-	insert_outbox_rows(rows, count);
+	close_row(queue, &queue->at_once);
+	close_row(queue, &queue->swept);
+	insert_rows(queue);
 	MemoryContextSwitchTo(caller);
 	MemoryContextDelete(scratch);
 }

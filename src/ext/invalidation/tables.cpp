@@ -28,16 +28,6 @@ namespace cache_ext::invalidation {
 namespace {
 
 /* Columns as the extension's script declares them. */
-namespace outbox_column {
-enum
-{
-	bucket,
-	items,
-	at,
-	payload,
-	count
-};
-}
 namespace retained_column {
 enum
 {
@@ -83,27 +73,6 @@ enum
 }
 
 constexpr int kMaxColumns = delivery_column::count;
-
-Relation
-open_table(const char *name, LOCKMODE lock)
-{
-	Oid table = internal_table(name);
-
-	if (!OidIsValid(table))
-		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_TABLE),
-		                errmsg("extension \"cache_ext\" is not installed in this database")));
-	return table_open(table, lock);
-}
-
-bytea *
-make_bytea(const char *bytes, size_t length)
-{
-	auto *result = static_cast<bytea *>(palloc(VARHDRSZ + length));
-
-	SET_VARSIZE(result, VARHDRSZ + length);
-	memcpy(VARDATA(result), bytes, length);
-	return result;
-}
 
 /* All rows of a table, one after the other, in file order. */
 struct Scan
@@ -188,7 +157,6 @@ read_outbox(uint32 from_page, TakeRow take, void *arg)
 		CHECK_FOR_INTERRUPTS();
 		heap_deform_tuple(tuple, RelationGetDescr(heap), values, nulls);
 		row.tid = tuple->t_self;
-		row.bucket = static_cast<uint32>(DatumGetInt32(values[outbox_column::bucket]));
 		row.items = DatumGetInt32(values[outbox_column::items]);
 		row.at = DatumGetTimestampTz(values[outbox_column::at]);
 		row.xmin = HeapTupleHeaderGetXmin(tuple->t_data);
@@ -235,10 +203,9 @@ outbox_occupied()
 	for (HeapTuple tuple = scan.next(); tuple != nullptr && !found; tuple = scan.next())
 	{
 		bool null;
-		int32 bucket = DatumGetInt32(
-		    heap_getattr(tuple, outbox_column::bucket + 1, RelationGetDescr(heap), &null));
 
-		found = bucket != static_cast<int32>(kBucketOfLapse);
+		found = DatumGetInt32(heap_getattr(tuple, outbox_column::items + 1, RelationGetDescr(heap),
+		                                   &null)) != 0;
 	}
 	scan.end();
 	table_close(heap, AccessShareLock);
@@ -336,8 +303,12 @@ requeue_retained()
 		heap_deform_tuple(tuple, RelationGetDescr(heap), values, nulls);
 
 		bytea *payload = DatumGetByteaPP(values[retained_column::payload]);
-		NewRow row = {kBucketOfAll, DatumGetInt32(values[retained_column::items]),
-		              VARDATA_ANY(payload), VARSIZE_ANY_EXHDR(payload), 0};
+		NewRow row = {kEveryBucket,
+		              1,
+		              DatumGetInt32(values[retained_column::items]),
+		              VARDATA_ANY(payload),
+		              VARSIZE_ANY_EXHDR(payload),
+		              0};
 
 		insert_outbox_rows(&row, 1);
 		simple_heap_delete(heap, &tuple->t_self);
@@ -421,8 +392,12 @@ queue_due_repeats(TimestampTz now)
 		}
 
 		bytea *payload = DatumGetByteaPP(values[repeat_column::payload]);
-		NewRow row = {kBucketOfAll, DatumGetInt32(values[repeat_column::items]),
-		              VARDATA_ANY(payload), VARSIZE_ANY_EXHDR(payload), 0};
+		NewRow row = {kEveryBucket,
+		              1,
+		              DatumGetInt32(values[repeat_column::items]),
+		              VARDATA_ANY(payload),
+		              VARSIZE_ANY_EXHDR(payload),
+		              0};
 
 		insert_outbox_rows(&row, 1);
 		simple_heap_delete(heap, &tuple->t_self);

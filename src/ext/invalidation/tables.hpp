@@ -15,22 +15,44 @@
 
 extern "C" {
 #include "storage/itemptr.h"
+#include "storage/lockdefs.h"
+#include "utils/relcache.h"
 #include "utils/timestamp.h"
 }
 
 namespace cache_ext::invalidation {
 
-/* Row numbers beyond the buckets: no entry depends on them. */
-constexpr uint32 kBucketOfLapse = kBucketCount;
-constexpr uint32 kNoBucket = kBucketCount + 1;
-
 /* A table of ours, InvalidOid when the extension is not (or no longer) there. */
 Oid internal_table(const char *name);
+
+/* The same opened; raises when it is not there. */
+Relation open_table(const char *name, LOCKMODE lock);
+
+bytea *make_bytea(const void *bytes, size_t length);
+
+/* Columns as the extension's script declares them. */
+namespace outbox_column {
+enum
+{
+	buckets,
+	items,
+	at,
+	payload,
+	count
+};
+}
+
+/* The file is cut short when it is larger; readers look at not much more. */
+constexpr uint32 kPagesOfSmallOutbox = 64;
+
+/* The buckets of a row that is about everything. */
+constexpr uint16 kEveryBucket[] = {kBucketOfAll};
 
 /* Rows to be queued in the current transaction. */
 struct NewRow
 {
-	uint32 bucket;
+	const uint16 *buckets; /* that entries are not to be trusted for; each once */
+	int bucket_count;
 	int32 items;
 	const char *payload;
 	size_t length;
@@ -55,8 +77,7 @@ bool take_lapse();
 struct OutboxRow
 {
 	ItemPointerData tid;
-	uint32 bucket;
-	int32 items;
+	int32 items; /* none: the note of a lapse */
 	TimestampTz at;
 	TransactionId xmin; /* possibly a frozen one */
 	const char *payload;

@@ -30,19 +30,40 @@ TagSetEmptier::add(std::vector<TagSet> sets)
 }
 
 void
-TagSetEmptier::open_more()
+TagSetEmptier::ask_which(Stream *stream)
 {
-	for (; open_.size() < kSetsAtOnce && !waiting_.empty(); waiting_.pop_front())
-		open_.push_back({std::move(waiting_.front()), "0"});
+	Names keys;
+
+	keys.reserve(waiting_.size());
+	for (const TagSet &set : waiting_)
+		keys.push_back(set.key);
+	stream->add_many({"EXISTS"}, keys, Stream::Expect::kKept);
+}
+
+void
+TagSetEmptier::answered(const std::vector<Reply> &counts)
+{
+	std::deque<TagSet> asked = std::move(waiting_);
+
+	waiting_.clear();
+	for (size_t i = 0; i < asked.size(); ++i)
+	{
+		const Reply &count = counts.at(i / kNamesInCommand);
+
+		expect_good(count);
+		if (count.kind != Reply::Kind::kInteger || count.integer != 0)
+			waiting_.push_back(std::move(asked[i]));
+	}
 }
 
 void
 TagSetEmptier::ask(Stream *stream)
 {
-	open_more();
+	for (; open_.size() < kSetsAtOnce && !waiting_.empty(); waiting_.pop_front())
+		open_.push_back({std::move(waiting_.front()), "0"});
 	for (const Open &open : open_)
 		stream->add({"SSCAN", open.set.key, open.cursor, "COUNT", kMembersAtOnce},
-		            Stream::Expect::kScan);
+		            Stream::Expect::kKept);
 }
 
 /*
@@ -98,7 +119,7 @@ TagSetEmptier::step(const Channel &channel)
 	remove_found(&stream);
 	ask(&stream);
 	stream.finish();
-	replies_ = stream.take_scans();
+	replies_ = stream.take_kept();
 }
 
 std::vector<TagSet>

@@ -31,9 +31,12 @@ class TagSetEmptier
 	bool done() const { return open_.empty() && waiting_.empty(); }
 	bool spent() const { return spent_ >= budget_; }
 
-	/* For the first look to share a round trip with other commands; may be done once more. */
-	void ask(Stream *stream);
-	void answered(std::vector<redis::Reply> replies) { replies_ = std::move(replies); }
+	/*
+	 * Which of the sets there are is asked together with other commands, many in
+	 * one: mostly none.  May be asked once more before it is answered.
+	 */
+	void ask_which(Stream *stream);
+	void answered(const std::vector<redis::Reply> &counts);
 
 	/* One round trip further: what is known to be a member goes, and more are asked for. */
 	void step(const Channel &channel);
@@ -48,7 +51,7 @@ class TagSetEmptier
 		std::string cursor;
 	};
 
-	void open_more();
+	void ask(Stream *stream);
 	void remove_found(Stream *stream);
 
 	std::deque<TagSet> waiting_;

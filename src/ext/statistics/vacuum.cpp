@@ -90,7 +90,7 @@ vacuum_churned()
 		CommitTransactionCommand();
 
 		foreach (cell, names)
-			pg::vacuum_internal_table(static_cast<char *>(lfirst(cell)), false);
+			pg::vacuum_internal_table(static_cast<char *>(lfirst(cell)));
 		MemoryContextSwitchTo(TopMemoryContext);
 		MemoryContextDelete(context);
 	});

@@ -46,7 +46,6 @@ namespace cache_ext::worker {
 namespace {
 
 constexpr int kIdleExitMs = 3000; /* without work */
-constexpr int kQuietMs = 500;     /* without work: nobody is disturbed */
 constexpr int kVacuumMs = 1000;   /* between vacuums while there is work */
 constexpr int kHeldOffMs = 100;   /* to the next attempt at a fold that was held off */
 constexpr int kFillAgainMs = 500; /* to the next look after a filler was started */
@@ -176,7 +175,6 @@ class Loop
 		next_delivery_ = in_ms(turn.delivery.wait_ms);
 		if (turn.delivery.occupied)
 			last_work_ = GetCurrentTimestamp();
-		turn.idle = TimestampDifferenceExceeds(last_work_, GetCurrentTimestamp(), kQuietMs);
 		attempt(&outbox_vacuum_, context_);
 	}
 

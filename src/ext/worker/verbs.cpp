@@ -189,7 +189,7 @@ run_vacuum()
 void
 run_outbox_vacuum()
 {
-	invalidation::vacuum_outbox(turn.idle);
+	invalidation::vacuum_outbox();
 }
 
 } /* namespace cache_ext::worker */

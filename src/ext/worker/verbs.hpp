@@ -29,7 +29,6 @@ struct Turn
 	statistics::FillTurn filling = statistics::FillTurn::kNothing;
 	bool filling_waits = false;
 	bool installed = true;
-	bool idle = false; /* no work for a while */
 };
 extern Turn turn;
 
