@@ -127,6 +127,40 @@ def a_dead_redis_is_survived_and_hears_everything_later(_):
     with_server("dead", body)
 
 
+def a_backlog_leaves_a_small_outbox_behind(_):
+    """Every reader looks at all of the outbox, so its file must not stay large, not even amid writers."""
+    def body(server, redis):
+        pages = "SELECT pg_relation_size('cache_ext_internal.outbox') / 8192"
+        with server.session("shop") as db:
+            get_price(db)
+            redis.ask("SET", "name:4999", "old")
+            redis.kill()
+            db.run("DO $$ BEGIN FOR i IN 1..12000 LOOP PERFORM cache_invalidate('name:' || i); COMMIT; END LOOP; END $$")
+            expect(db.value(pages) > 64, "the backlog is too small for this test")
+
+            def write(stop):
+                with server.session("shop") as writer:
+                    while not stop.wait(0.01):
+                        writer.run("UPDATE product SET price = price + 1 WHERE id = 2")
+
+            stop = threading.Event()
+            writers = [threading.Thread(target=write, args=(stop,)) for _ in range(3)]
+            for writer in writers:
+                writer.start()
+            try:
+                redis.start()
+                wait_for("the outbox is small again", lambda: db.value(pages) <= 64, 30)
+            finally:
+                stop.set()
+                for writer in writers:
+                    writer.join()
+            wait_for("all is delivered", lambda: db.value("SELECT pending = 0 FROM invalidation_status"), 30)
+            expect(redis.ask("EXISTS", "name:4999") == 0, "a name of the backlog was forgotten")
+            wait_for("Redis is trusted again", lambda: get_price(db) and redis.ask("EXISTS", "product:1") == 1, 10)
+
+    with_server("backlog", body)
+
+
 # What a broken, hostile or foreign peer may say.
 LIES = {
     "an error": b"-ERR no\r\n",
@@ -244,6 +278,7 @@ TESTS = [
     a_silent_redis_costs_no_more_than_the_timeout,
     waiting_for_redis_obeys_cancel_and_statement_timeout,
     a_dead_redis_is_survived_and_hears_everything_later,
+    a_backlog_leaves_a_small_outbox_behind,
     wrong_replies_never_reach_the_user,
     a_trickling_redis_meets_one_deadline_a_call,
     without_a_redis_everything_else_works,
