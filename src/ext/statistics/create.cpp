@@ -9,6 +9,7 @@
 #include "ext/statistics/capture.hpp"
 #include "ext/statistics/fill.hpp"
 #include "ext/statistics/fold.hpp"
+#include "ext/statistics/lost_index.hpp"
 #include "ext/statistics/restore.hpp"
 #include "ext/statistics/sides.hpp"
 #include "ext/statistics/source_index.hpp"
@@ -253,11 +254,26 @@ create_table(const char *name, StringInfo columns, int key_count, int fillfactor
 	    keys.data);
 }
 
+void
+create_part(const Definition *d, int32 id, int number)
+{
+	constexpr int kPartFill = 90;
+	const Part &part = d->parts[number];
+	char name[NAMEDATALEN];
+	StringInfoData columns;
+
+	initStringInfo(&columns);
+	append_keys(&columns, part.keys, part.key_count);
+	append_cells(&columns, part.cell_is_sum, part.cell_count);
+	part_name(id, number, name);
+	create_table(name, &columns, part.key_count, kPartFill,
+	             "folded values or join keys of a statistic");
+}
+
 static void
 create_tables(const Definition *d, int32 id)
 {
 	constexpr int kTotalsFill = 40;
-	constexpr int kPartFill = 90;
 	char name[NAMEDATALEN];
 	StringInfoData columns;
 
@@ -274,14 +290,8 @@ create_tables(const Definition *d, int32 id)
 		Part &part = d->parts[i];
 
 		part.by_index = OidIsValid(find_source_index(d, part));
-		if (part.by_index)
-			continue;
-		resetStringInfo(&columns);
-		append_keys(&columns, part.keys, part.key_count);
-		append_cells(&columns, part.cell_is_sum, part.cell_count);
-		part_name(id, i, name);
-		create_table(name, &columns, part.key_count, kPartFill,
-		             "folded values or join keys of a statistic");
+		if (!part.by_index)
+			create_part(d, id, i);
 	}
 	create_side_indexes(d, id);
 }
@@ -573,6 +583,7 @@ refresh(Oid relation, bool concurrently)
 	while (fold_sources(source_rows(row.id)) > 0)
 		;
 	CommandCounterIncrement();
+	definition = add_missing_parts(definition);
 	PushActiveSnapshot(GetLatestSnapshot());
 	fill_anew(definition);
 	PopActiveSnapshot();

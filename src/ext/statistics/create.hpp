@@ -18,6 +18,9 @@ namespace cache_ext::statistics {
  */
 void establish(const StatisticRow &row, const Definition *sketch);
 
+/* The table of a part. */
+void create_part(const Definition *definition, int32 statistic, int part);
+
 /*
  * Dropping a source or a used column needs CASCADE (through the query's view)
  * and then reaches the user's view through this dependency, which a dump does

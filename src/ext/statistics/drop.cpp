@@ -13,6 +13,7 @@
 #include "ext/statistics/definition.hpp"
 #include "ext/statistics/fill.hpp"
 #include "ext/statistics/follow.hpp"
+#include "ext/statistics/lost_index.hpp"
 #include "ext/statistics/sources.hpp"
 #include "pg/guard.hpp"
 #include "pg/maintenance_lock.hpp"
@@ -107,6 +108,17 @@ drop_remains(const StatisticRow &row)
 		drop_own_table(get_rel_name(lfirst_oid(cell)));
 }
 
+static List *
+statistic_numbers()
+{
+	List *numbers = NIL;
+	ListCell *cell;
+
+	foreach (cell, all_statistics())
+		numbers = lappend_int(numbers, static_cast<StatisticRow *>(lfirst(cell))->id);
+	return numbers;
+}
+
 static void
 forget_statistics(List *dropped)
 {
@@ -193,7 +205,8 @@ PG_FUNCTION_INFO_V1(cache_ext_on_drop);
 Datum
 cache_ext_on_drop(PG_FUNCTION_ARGS)
 {
-	(void) fcinfo;
+	auto *event = reinterpret_cast<EventTriggerData *>(fcinfo->context);
+
 	pg::guard([&] {
 		if (pg::runs_own_script() || !OidIsValid(internal_relation("source", true)))
 			return;
@@ -204,6 +217,8 @@ cache_ext_on_drop(PG_FUNCTION_ARGS)
 		forget_statistics(dropped);
 		forget_sources(dropped);
 		untie_after_drop();
+		if (event->tag == CMDTAG_DROP_INDEX || pg::holds_off_maintenance())
+			unfill_without_index(statistic_numbers());
 		if (!running_own_command())
 			foreach (cell, tables_without_trigger())
 				follow(lfirst_oid(cell));

@@ -15,6 +15,7 @@
 #include "ext/statistics/fill.hpp"
 #include "ext/statistics/feed.hpp"
 #include "ext/statistics/fold.hpp"
+#include "ext/statistics/lost_index.hpp"
 #include "ext/statistics/restore.hpp"
 #include "ext/statistics/sources.hpp"
 #include "ext/statistics/triggers.hpp"
@@ -379,6 +380,7 @@ fill_unfilled(const StatisticRow &row)
 	foreach (cell, relations)
 		if (!relation_exists(lfirst_oid(cell)) || trigger_trouble(lfirst_oid(cell)) != nullptr)
 			return FillTurn::kNothing;
+	definition = add_missing_parts(definition);
 
 	PushCopiedSnapshot(GetLatestSnapshot());
 	fold_all(sources);

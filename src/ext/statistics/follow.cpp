@@ -12,6 +12,7 @@
 #include "ext/statistics/create.hpp"
 #include "ext/statistics/feed.hpp"
 #include "ext/statistics/fill.hpp"
+#include "ext/statistics/lost_index.hpp"
 #include "ext/statistics/restore.hpp"
 #include "ext/statistics/sources.hpp"
 #include "ext/statistics/triggers.hpp"
@@ -25,6 +26,7 @@ extern "C" {
 #include "access/htup_details.h"
 #include "access/table.h"
 #include "catalog/dependency.h"
+#include "catalog/index.h"
 #include "catalog/namespace.h"
 #include "catalog/objectaddress.h"
 #include "catalog/partition.h"
@@ -225,6 +227,7 @@ follow_source(const SourceRow &source)
 		mend_member_triggers(lfirst_oid(cell), false);
 	CommandCounterIncrement();
 	judge_triggers(source);
+	unfill_without_index(statistics_of_source(source.id));
 }
 
 void
@@ -280,7 +283,7 @@ refuse_concurrent_detach(AlterTableStmt *statement)
 	}
 }
 
-/* Is it a statistic, a source or a member of one, or an internal? */
+/* Is it a statistic, a source or a member of one, an index of these, or an internal? */
 static bool
 concerns_us(Oid relation)
 {
@@ -289,6 +292,8 @@ concerns_us(Oid relation)
 
 	if (!OidIsValid(relation))
 		return false;
+	if (get_rel_relkind(relation) == RELKIND_INDEX)
+		relation = IndexGetRelation(relation, false);
 	return get_rel_namespace(relation) == get_namespace_oid(kInternalSchema, true) ||
 	       find_statistic_by_relation(relation, &statistic) || source_of(relation, &source);
 }
@@ -475,6 +480,13 @@ altered_tables()
 	return tables;
 }
 
+/* DROP INDEX CONCURRENTLY drops no view, and refuses a transaction that has written. */
+static bool
+drops_concurrently(Node *command)
+{
+	return IsA(command, DropStmt) && ((DropStmt *) command)->concurrent;
+}
+
 /* What mends objects that do not fit the library must not be refused for that. */
 static bool
 is_about_extensions(CommandTag tag)
@@ -510,6 +522,8 @@ cache_ext_before_ddl(PG_FUNCTION_ARGS)
 			pg::hold_off_maintenance(event->tag == CMDTAG_DROP_EXTENSION ||
 			                         event->tag == CMDTAG_DROP_SCHEMA ||
 			                         event->tag == CMDTAG_DROP_OWNED);
+		if (drops_concurrently(event->parsetree))
+			return;
 		if (disturbs)
 			tie_upgraded();
 		tie_before_drop(event->parsetree, disturbs);

@@ -6,6 +6,7 @@
  *-------------------------------------------------------------------------
  */
 #include "ext/statistics/fill.hpp"
+#include "ext/statistics/lost_index.hpp"
 #include "ext/statistics/read.hpp"
 #include "ext/statistics/restore.hpp"
 #include "ext/statistics/sources.hpp"
@@ -113,7 +114,11 @@ condition_of(const Definition *d, const ProgressRow &progress)
 		                          "statistics_refresh()",
 		                          trouble)};
 	if (progress.visible)
-		return {"ready", nullptr};
+	{
+		char *lost = lost_index(d);
+
+		return {lost == nullptr ? "ready" : "stale", lost};
+	}
 
 	char *failure = filling_failure(d->row.id);
 	if (failure != nullptr)

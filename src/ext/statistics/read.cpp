@@ -12,6 +12,7 @@
 #include "ext/statistics/extreme.hpp"
 #include "ext/statistics/fill.hpp"
 #include "ext/statistics/fold.hpp"
+#include "ext/statistics/lost_index.hpp"
 #include "ext/statistics/read.hpp"
 #include "ext/statistics/result.hpp"
 #include "ext/statistics/sides.hpp"
@@ -403,7 +404,7 @@ read_statistic(Definition *definition, Snapshot snapshot, const GroupFilter *fil
 {
 	ProgressRow progress = read_progress(definition->row.id, snapshot);
 
-	if (!progress.visible)
+	if (!progress.visible || has_younger_part(definition, snapshot))
 	{
 		run_query(definition->row.query, snapshot, into, desc);
 		return;

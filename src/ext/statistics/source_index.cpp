@@ -111,8 +111,7 @@ orders_by(HeapTuple index, int column, const KeyType &key)
 	       index_vector(index, Anum_pg_index_indcollation)->values[column] == key.collation;
 }
 
-/* May every snapshot that this transaction can hold use the index? */
-static bool
+bool
 serves_all_snapshots(HeapTuple index)
 {
 	auto *form = reinterpret_cast<Form_pg_index>(GETSTRUCT(index));

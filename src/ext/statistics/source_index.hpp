@@ -14,6 +14,7 @@
 #include "ext/statistics/definition.hpp"
 
 extern "C" {
+#include "access/htup.h"
 #include "utils/snapshot.h"
 }
 
@@ -29,6 +30,9 @@ bool only_extremes(const Definition *definition, const Part &part);
  * InvalidOid when there is none that any snapshot of this transaction can use.
  */
 Oid find_source_index(const Definition *definition, const Part &part);
+
+/* May every snapshot that this transaction can hold use the index, a row of pg_index? */
+bool serves_all_snapshots(HeapTuple index);
 
 SourceIndex *open_source_index(const Definition *definition, const Part &part, Oid index,
                                Snapshot snapshot);

@@ -179,6 +179,12 @@ has_index_on(Oid source, AttrNumber column)
 	return found;
 }
 
+bool
+has_window_index(const Block &block, const Window *window)
+{
+	return window->width == 0 || has_index_on(window_source(block, window), window->column);
+}
+
 static void
 check_index(Oid source, AttrNumber column)
 {

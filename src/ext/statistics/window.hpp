@@ -47,6 +47,9 @@ void finish_window(Level *level, Window *window);
 /* The table that has the column. */
 Oid window_source(const Block &block, const Window *window);
 
+/* Does the source still have the index that the ends of the window are read by? */
+bool has_window_index(const Block &block, const Window *window);
+
 /*
  * Keys of a block's rows: of a window (or nullptr) the bucket, then the groups,
  * then room for more.

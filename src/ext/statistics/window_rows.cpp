@@ -7,6 +7,7 @@
  */
 #include "ext/statistics/feed.hpp"
 #include "ext/statistics/sides.hpp"
+#include "ext/statistics/source_index.hpp"
 #include "ext/statistics/window_reading.hpp"
 #include "pg/memory.hpp"
 
@@ -35,8 +36,8 @@ open_moment_index(Relation table, AttrNumber column)
 		Relation index = index_open(lfirst_oid(cell), AccessShareLock);
 
 		if (index->rd_rel->relam == BTREE_AM_OID && index->rd_index->indisvalid &&
-		    index->rd_index->indkey.values[0] == column && !index->rd_index->indcheckxmin &&
-		    RelationGetIndexPredicate(index) == NIL)
+		    index->rd_index->indkey.values[0] == column &&
+		    RelationGetIndexPredicate(index) == NIL && serves_all_snapshots(index->rd_indextuple))
 			return index;
 		index_close(index, AccessShareLock);
 	}
