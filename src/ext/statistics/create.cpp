@@ -14,6 +14,7 @@
 #include "ext/statistics/sides.hpp"
 #include "ext/statistics/source_index.hpp"
 #include "ext/statistics/sources.hpp"
+#include "ext/statistics/ties.hpp"
 #include "ext/statistics/triggers.hpp"
 #include "ext/statistics/verify.hpp"
 #include "ext/worker.hpp"
@@ -22,16 +23,11 @@
 #include "pg/memory.hpp"
 
 extern "C" {
-#include "access/genam.h"
-#include "access/skey.h"
 #include "access/table.h"
-#include "catalog/dependency.h"
-#include "catalog/indexing.h"
 #include "catalog/namespace.h"
 #include "catalog/objectaddress.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_collation.h"
-#include "catalog/pg_depend.h"
 #include "catalog/pg_inherits.h"
 #include "catalog/pg_type.h"
 #include "commands/view.h"
@@ -42,7 +38,6 @@ extern "C" {
 #include "tcop/tcopprot.h"
 #include "tcop/utility.h"
 #include "utils/acl.h"
-#include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/regproc.h"
 #include "utils/rel.h"
@@ -333,44 +328,6 @@ create_relations(StatisticRow *row, const char *schema, const char *name)
 	row->relation = get_relname_relid(name, get_namespace_oid(schema, false));
 }
 
-static void
-depend(Oid dependent, Oid on, DependencyType type)
-{
-	ObjectAddress from = {RelationRelationId, dependent, 0};
-	ObjectAddress to = {RelationRelationId, on, 0};
-
-	recordDependencyOn(&from, &to, type);
-}
-
-void
-tie_together(const StatisticRow &row)
-{
-	depend(row.state, row.query, DEPENDENCY_NORMAL);
-}
-
-bool
-are_tied(const StatisticRow &row)
-{
-	Relation catalog = table_open(DependRelationId, AccessShareLock);
-	ScanKeyData keys[2];
-	bool found = false;
-
-	ScanKeyInit(&keys[0], Anum_pg_depend_classid, BTEqualStrategyNumber, F_OIDEQ,
-	            ObjectIdGetDatum(RelationRelationId));
-	ScanKeyInit(&keys[1], Anum_pg_depend_objid, BTEqualStrategyNumber, F_OIDEQ,
-	            ObjectIdGetDatum(row.state));
-	SysScanDesc scan = systable_beginscan(catalog, DependDependerIndexId, true, nullptr, 2, keys);
-	while (HeapTuple tuple = systable_getnext(scan))
-	{
-		auto *form = reinterpret_cast<Form_pg_depend>(GETSTRUCT(tuple));
-
-		found = found || (form->refclassid == RelationRelationId && form->refobjid == row.query);
-	}
-	systable_endscan(scan);
-	table_close(catalog, AccessShareLock);
-	return found;
-}
-
 void
 establish(const StatisticRow &row, const Definition *sketch)
 {
@@ -567,7 +524,7 @@ refresh(Oid relation, bool concurrently)
 	if (restored)
 		(void) take_up(row, true);
 
-	Definition *definition = definition_of(row.id);
+	Definition *definition = existing_definition(row);
 	List *relations = source_relations(definition);
 
 	mend_sources(relations);

@@ -21,12 +21,4 @@ void establish(const StatisticRow &row, const Definition *sketch);
 /* The table of a part. */
 void create_part(const Definition *definition, int32 statistic, int part);
 
-/*
- * Dropping a source or a used column needs CASCADE (through the query's view)
- * and then reaches the user's view through this dependency, which a dump does
- * not carry.  For the other direction see tie_before_drop() in follow.cpp.
- */
-void tie_together(const StatisticRow &row);
-bool are_tied(const StatisticRow &row);
-
 } /* namespace cache_ext::statistics */

@@ -15,6 +15,7 @@
 #include "ext/statistics/follow.hpp"
 #include "ext/statistics/lost_index.hpp"
 #include "ext/statistics/sources.hpp"
+#include "ext/statistics/ties.hpp"
 #include "pg/guard.hpp"
 #include "pg/maintenance_lock.hpp"
 #include "pg/objects.hpp"
@@ -106,17 +107,6 @@ drop_remains(const StatisticRow &row)
 	                                   "AND relname ~ '^(totals_%d|part_%d_[0-9]+)$'",
 	                                   kInternalSchema, row.id, row.id)))
 		drop_own_table(get_rel_name(lfirst_oid(cell)));
-}
-
-static List *
-statistic_numbers()
-{
-	List *numbers = NIL;
-	ListCell *cell;
-
-	foreach (cell, all_statistics())
-		numbers = lappend_int(numbers, static_cast<StatisticRow *>(lfirst(cell))->id);
-	return numbers;
 }
 
 static void
@@ -217,11 +207,12 @@ cache_ext_on_drop(PG_FUNCTION_ARGS)
 		forget_statistics(dropped);
 		forget_sources(dropped);
 		untie_after_drop();
-		if (event->tag == CMDTAG_DROP_INDEX || pg::holds_off_maintenance())
-			unfill_without_index(statistic_numbers());
-		if (!running_own_command())
-			foreach (cell, tables_without_trigger())
-				follow(lfirst_oid(cell));
+		if (running_own_command())
+			return;
+		if (event->tag == CMDTAG_DROP_INDEX)
+			unfill_after_index_drop();
+		foreach (cell, tables_without_trigger())
+			follow(lfirst_oid(cell));
 	});
 	PG_RETURN_POINTER(nullptr);
 }

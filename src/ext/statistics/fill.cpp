@@ -275,16 +275,26 @@ fill_anew(Definition *definition)
 	owner.restore();
 }
 
-void
-lock_sources(List *relations, LOCKMODE mode)
+bool
+lock_existing_sources(List *relations, LOCKMODE mode)
 {
 	ListCell *cell;
 
 	foreach (cell, relations)
 	{
-		LockRelationOid(lfirst_oid(cell), mode);
+		if (!lock_existing(lfirst_oid(cell), mode))
+			return false;
 		(void) find_all_inheritors(lfirst_oid(cell), mode, nullptr);
 	}
+	return true;
+}
+
+void
+lock_sources(List *relations, LOCKMODE mode)
+{
+	if (!lock_existing_sources(relations, mode))
+		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_TABLE),
+		                errmsg("a table of the statistic was dropped concurrently")));
 }
 
 float
@@ -369,7 +379,8 @@ fill_unfilled(const StatisticRow &row)
 		sources = lappend(sources, source);
 	}
 	attempted = row.id;
-	lock_sources(relations, AccessShareLock);
+	if (!lock_existing_sources(relations, AccessShareLock))
+		return FillTurn::kDone;
 	if (!pg::take_maintenance_lock(pg::Maintenance::kFolding, false))
 		return FillTurn::kLater;
 
@@ -378,7 +389,7 @@ fill_unfilled(const StatisticRow &row)
 	if (definition == nullptr || !can_be_filled(row.id))
 		return FillTurn::kDone;
 	foreach (cell, relations)
-		if (!relation_exists(lfirst_oid(cell)) || trigger_trouble(lfirst_oid(cell)) != nullptr)
+		if (trigger_trouble(lfirst_oid(cell)) != nullptr)
 			return FillTurn::kNothing;
 	definition = add_missing_parts(definition);
 

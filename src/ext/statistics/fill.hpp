@@ -41,7 +41,11 @@ void fill(Definition *definition);
  */
 void fill_anew(Definition *definition);
 
-/* Relation locks that a filling needs: TRUNCATE must not come between. */
+/*
+ * Relation locks that a filling needs: TRUNCATE must not come between.  When a
+ * table was dropped just now, one returns false and the other raises.
+ */
+bool lock_existing_sources(List *relations, LOCKMODE mode);
 void lock_sources(List *relations, LOCKMODE mode);
 
 /* Why filling failed; NULL when it did not. */

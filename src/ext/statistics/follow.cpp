@@ -15,6 +15,7 @@
 #include "ext/statistics/lost_index.hpp"
 #include "ext/statistics/restore.hpp"
 #include "ext/statistics/sources.hpp"
+#include "ext/statistics/ties.hpp"
 #include "ext/statistics/triggers.hpp"
 #include "ext/worker.hpp"
 #include "pg/guard.hpp"
@@ -25,10 +26,8 @@ extern "C" {
 #include "access/genam.h"
 #include "access/htup_details.h"
 #include "access/table.h"
-#include "catalog/dependency.h"
 #include "catalog/index.h"
 #include "catalog/namespace.h"
-#include "catalog/objectaddress.h"
 #include "catalog/partition.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_inherits.h"
@@ -370,87 +369,6 @@ may_disturb_maintenance(Node *command)
 	}
 }
 
-static void
-tie_for_drop(List *statistics)
-{
-	ListCell *cell;
-
-	foreach (cell, statistics)
-	{
-		auto *row = static_cast<StatisticRow *>(lfirst(cell));
-		ObjectAddress relation = {RelationRelationId, row->relation, 0};
-		ObjectAddress query = {RelationRelationId, row->query, 0};
-		ObjectAddress state = {RelationRelationId, row->state, 0};
-
-		recordDependencyOn(&query, &relation, DEPENDENCY_AUTO);
-		recordDependencyOn(&state, &relation, DEPENDENCY_AUTO);
-	}
-	CommandCounterIncrement();
-}
-
-/* pg_upgrade carries our catalog, but not the dependencies that we have recorded. */
-static void
-tie_upgraded()
-{
-	ListCell *cell;
-	bool any = false;
-
-	foreach (cell, all_statistics())
-	{
-		auto *row = static_cast<StatisticRow *>(lfirst(cell));
-
-		if (are_tied(*row))
-			continue;
-		tie_together(*row);
-		any = true;
-	}
-	if (any)
-		CommandCounterIncrement();
-}
-
-/*
- * While a command drops things, the relations of a statistic belong together:
- * they go with the user's view, and silently.  At other times these dependencies
- * would close a circle that pg_dump has to break by views that are empty for a
- * while.  What a dump has brought has none of its dependencies yet.
- */
-static void
-tie_before_drop(Node *command, bool concerns_statistics)
-{
-	ListCell *cell;
-	bool may_drop_views =
-	    IsA(command, DropOwnedStmt) ||
-	    (IsA(command, DropStmt) && (((DropStmt *) command)->removeType == OBJECT_VIEW ||
-	                                ((DropStmt *) command)->behavior == DROP_CASCADE));
-
-	if (may_drop_views)
-	{
-		List *restored = restored_statistics();
-
-		foreach (cell, restored)
-			tie_together(*static_cast<StatisticRow *>(lfirst(cell)));
-		tie_for_drop(restored);
-	}
-	if (concerns_statistics && (may_drop_views || IsA(command, DropStmt)))
-		tie_for_drop(all_statistics());
-}
-
-void
-untie_after_drop()
-{
-	ListCell *cell;
-
-	foreach (cell, all_statistics())
-	{
-		auto *row = static_cast<StatisticRow *>(lfirst(cell));
-
-		(void) deleteDependencyRecordsForClass(RelationRelationId, row->query, RelationRelationId,
-		                                       DEPENDENCY_AUTO);
-		(void) deleteDependencyRecordsForClass(RelationRelationId, row->state, RelationRelationId,
-		                                       DEPENDENCY_AUTO);
-	}
-}
-
 /* ---- event triggers ---- */
 
 static List *
@@ -478,13 +396,6 @@ altered_tables()
 	SPI_finish();
 	path.restore();
 	return tables;
-}
-
-/* DROP INDEX CONCURRENTLY drops no view, and refuses a transaction that has written. */
-static bool
-drops_concurrently(Node *command)
-{
-	return IsA(command, DropStmt) && ((DropStmt *) command)->concurrent;
 }
 
 /* What mends objects that do not fit the library must not be refused for that. */
@@ -522,10 +433,8 @@ cache_ext_before_ddl(PG_FUNCTION_ARGS)
 			pg::hold_off_maintenance(event->tag == CMDTAG_DROP_EXTENSION ||
 			                         event->tag == CMDTAG_DROP_SCHEMA ||
 			                         event->tag == CMDTAG_DROP_OWNED);
-		if (drops_concurrently(event->parsetree))
-			return;
-		if (disturbs)
-			tie_upgraded();
+		if (event->tag == CMDTAG_DROP_INDEX)
+			note_index_drop((DropStmt *) event->parsetree);
 		tie_before_drop(event->parsetree, disturbs);
 	});
 	PG_RETURN_POINTER(nullptr);

@@ -21,7 +21,4 @@ bool source_of(Oid relation, SourceRow *source);
  */
 void follow(Oid relation);
 
-/* Take away the dependencies that before_ddl has made for a command that drops. */
-void untie_after_drop();
-
 } /* namespace cache_ext::statistics */

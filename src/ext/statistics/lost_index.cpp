@@ -17,6 +17,10 @@ extern "C" {
 #include "access/htup_details.h"
 #include "access/transam.h"
 #include "access/xact.h"
+#include "catalog/index.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_class.h"
+#include "nodes/makefuncs.h"
 #include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
@@ -68,6 +72,41 @@ unfill_without_index(List *statistics)
 		if (lacks)
 			unfill(lfirst_int(cell));
 	}
+}
+
+/* Tables whose indexes the command drops; it may run in several transactions (CONCURRENTLY). */
+static List *losing = NIL;
+
+void
+note_index_drop(DropStmt *statement)
+{
+	ListCell *cell;
+
+	list_free(losing);
+	losing = NIL;
+	foreach (cell, statement->objects)
+	{
+		Oid index =
+		    RangeVarGetRelid(makeRangeVarFromNameList(lfirst_node(List, cell)), NoLock, true);
+		Oid table =
+		    get_rel_relkind(index) == RELKIND_INDEX ? IndexGetRelation(index, true) : InvalidOid;
+		MemoryContext caller = MemoryContextSwitchTo(TopMemoryContext);
+
+		if (OidIsValid(table))
+			losing = lappend_oid(losing, table);
+		MemoryContextSwitchTo(caller);
+	}
+}
+
+void
+unfill_after_index_drop()
+{
+	ListCell *cell;
+	SourceRow source;
+
+	foreach (cell, losing)
+		if (find_source_by_relation(lfirst_oid(cell), &source))
+			unfill_without_index(statistics_of_source(source.id));
 }
 
 Definition *

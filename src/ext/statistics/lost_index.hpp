@@ -11,6 +11,7 @@
 #include "ext/statistics/definition.hpp"
 
 extern "C" {
+#include "nodes/parsenodes.h"
 #include "utils/snapshot.h"
 }
 
@@ -22,6 +23,14 @@ char *lost_index(const Definition *definition);
 /* Those of these statistics (List of int) that miss an index for extremes are filled anew, with
  * parts. */
 void unfill_without_index(List *statistics);
+
+/*
+ * DROP INDEX names indexes, and when they are gone nothing tells whose they
+ * were.  (Commands that drop an index with something else than itself or its
+ * constraint are not followed: the state says what is missing.)
+ */
+void note_index_drop(DropStmt *statement);
+void unfill_after_index_drop();
 
 /*
  * Gives a statistic that is about to be filled the parts that it needs for want

@@ -16,6 +16,7 @@
 #include "ext/statistics/restore.hpp"
 #include "ext/statistics/capture.hpp"
 #include "ext/statistics/create.hpp"
+#include "ext/statistics/fill.hpp"
 #include "ext/statistics/sources.hpp"
 #include "ext/statistics/triggers.hpp"
 
@@ -99,11 +100,19 @@ bool
 take_up(const StatisticRow &restored, bool insist)
 {
 	ListCell *cell;
-	Relation view = table_open(restored.query, AccessShareLock);
+
+	/* Once its view is locked, neither the statistic nor a table of its query can be dropped. */
+	if (!lock_existing(restored.query, AccessShareLock) ||
+	    !lock_existing(restored.relation, AccessShareLock))
+		return false;
+
+	Relation view = table_open(restored.query, NoLock);
 	Definition *sketch = analyze(get_view_query(view), CurrentMemoryContext, true);
 	List *sources = source_relations(sketch);
 
 	table_close(view, NoLock);
+	if (!lock_existing_sources(sources, AccessShareLock))
+		return false;
 	foreach (cell, sources)
 		if (!insist && trigger_trouble(lfirst_oid(cell)) != nullptr)
 			return false;
@@ -141,7 +150,7 @@ take_up_watched_tables()
 	{
 		Oid table = *static_cast<Oid *>(lfirst(cell));
 
-		if (trigger_trouble(table) != nullptr)
+		if (!lock_existing(table, AccessShareLock) || trigger_trouble(table) != nullptr)
 			continue;
 		(void) ensure_source(table);
 		++count;

@@ -274,6 +274,16 @@ relation_exists(Oid relation)
 	return SearchSysCacheExists1(RELOID, ObjectIdGetDatum(relation));
 }
 
+bool
+lock_existing(Oid relation, LOCKMODE mode)
+{
+	LockRelationOid(relation, mode);
+	if (relation_exists(relation))
+		return true;
+	UnlockRelationOid(relation, mode);
+	return false;
+}
+
 void
 release_source(Oid relation)
 {

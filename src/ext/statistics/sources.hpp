@@ -9,6 +9,10 @@
 
 #include "ext/statistics/catalog.hpp"
 
+extern "C" {
+#include "storage/lockdefs.h"
+}
+
 namespace cache_ext::statistics {
 
 /* Runs a command through SPI with a pinned search_path; names in it are qualified and quoted. */
@@ -41,6 +45,9 @@ void drop_own_table(const char *name);
 void add_member(const SourceRow &source, Oid member);
 
 bool relation_exists(Oid relation);
+
+/* Lock what may be dropped just now; false, and no lock, when it is gone. */
+bool lock_existing(Oid relation, LOCKMODE mode);
 
 /* Is run() at work? */
 bool running_own_command();

@@ -295,6 +295,9 @@ forget_verdict(int32 statistic)
 void
 verify_in_background(const StatisticRow &row)
 {
+	if (!lock_existing(row.query, AccessShareLock) || !lock_existing(row.relation, AccessShareLock))
+		return;
+
 	Definition *definition = definition_of(row.id);
 	int64 differences = 0;
 

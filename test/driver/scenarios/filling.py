@@ -6,7 +6,7 @@ import time
 
 import psycopg2
 
-from harness import Postgres, Session, expect, expect_equal, load_application, wait_for, with_shop
+from harness import Failure, Postgres, Session, expect, expect_equal, load_application, wait_for, with_shop
 
 QUERY = ("SELECT kind, count(*) AS n, sum(amount) AS total, max(amount) AS most, count(DISTINCT who) AS people"
          " FROM item WHERE gate(id) GROUP BY kind")
@@ -357,8 +357,48 @@ def deliveries_do_not_wait_for_a_filling(_):
     with_shop("filling_delivery", body, setup=lambda db: db.run(SETUP))
 
 
+def made_and_dropped_at_once(_):
+    """Whoever fills, takes up or verifies meets statistics and tables that are just being dropped; nobody hears of it."""
+    def body(server, _redis):
+        errors = []
+
+        def make_and_drop(number):
+            try:
+                make_and_drop_all(number)
+            except (Failure, psycopg2.Error) as error:
+                errors.append(error)
+
+        def make_and_drop_all(number):
+            with server.session("shop") as db:
+                for i in range(25):
+                    name = f"made_{number}_{i}"
+                    db.run(f"CREATE TABLE {name} (id integer, n integer)")
+                    db.run(f"INSERT INTO {name} SELECT i, i FROM generate_series(1, 200) i")
+                    db.run("SELECT statistics_create(%s, %s, concurrently => true)",
+                           (f"of_{name}", f"SELECT n % 3 AS k, max(id), count(DISTINCT n) FROM {name} GROUP BY 1"))
+                    db.run("SELECT cache_watch(%s, tags => '{all}')", (name,))
+                    if i % 3 == 0:
+                        db.run("SELECT statistics_wait(%s)", (f"of_{name}",))
+                    if i % 2 == 0:
+                        db.run(f"DROP VIEW of_{name}")
+                    db.run(f"DROP TABLE {name} CASCADE")
+
+        threads = [threading.Thread(target=make_and_drop, args=(n,)) for n in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        expect(not errors, f"{errors}")
+        with server.session("shop") as db:
+            left = db.rows("SELECT relname FROM pg_class WHERE relnamespace = 'cache_ext_internal'::regnamespace"
+                           " AND relname ~ '[0-9]$'")
+            expect(not left, f"the drops left {left}")
+            expect(not db.value("SELECT count(*) FROM cache_ext_internal.failure"), "a failure was noted")
+    with_shop("made_and_dropped", body, redis=False, settings={"cache_ext.verify_interval": "1s"})
+
+
 TESTS = [writers_go_on_while_it_is_filled, open_transactions_count_once, waiting_says_why_it_would_last_forever,
-         the_worker_ends_in_the_middle, things_are_dropped_in_the_middle,
+         the_worker_ends_in_the_middle, things_are_dropped_in_the_middle, made_and_dropped_at_once,
          an_expression_that_raises_breaks_one_statistic_alone, deliveries_do_not_wait_for_a_filling,
          an_old_snapshot_disables_triggers, verification_in_the_background_finds_what_is_wrong,
          the_preset_is_attached_amid_writers]
