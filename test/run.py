@@ -191,6 +191,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=None,
                         help="how long randomised scenarios run")
+    parser.add_argument("--reads", type=int, default=None,
+                        help="how many checked reads the scenario 'consistency' makes, instead")
     parser.add_argument("--seed", type=int, default=None, help="repeat a randomised run")
     parser.add_argument("--only", default=None, help="only driver tests whose name contains this")
     parser.add_argument("level", nargs="?", choices=LEVELS + ("all",), default="all")

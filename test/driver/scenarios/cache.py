@@ -416,6 +416,22 @@ def a_standby_reads_what_holds_and_stores_nothing(options):
                 cache.delivered(db)
                 expect(get(reader, "k", None) is None, "a void entry was believed")
                 wait_for("the standby has replayed", lambda: get(reader) == text(2))
+                # What Redis has not been told yet the standby knows by what it has replayed.
+                warm(db)
+                db.run("SELECT cache_invalidate('something')")
+                workers = wait_for("a worker runs", lambda: cache.postgres.worker_pids("shop"))
+                for pid in workers:
+                    os.kill(pid, signal.SIGSTOP)
+                try:
+                    change(db, 3)
+                    wait_for("the standby has replayed", lambda: reader.value("SELECT v FROM t") == 3)
+                    expect(cache.redis.ask("EXISTS", "k") == 1, "Redis was told: nothing is tested")
+                    expect(get(reader, "k", None) is None, "older than the standby itself")
+                    expect(get(reader) == text(3), "older than the standby itself")
+                finally:
+                    for pid in workers:
+                        os.kill(pid, signal.SIGCONT)
+                cache.delivered(db)
                 for write in ("cache_set('k', 'x')", "cache_delete('k')", "cache_invalidate('k')",
                               "cache_invalidate_tags('k')", "cache_invalidate_pattern('k*')",
                               "cache_publish('k', 'x')"):

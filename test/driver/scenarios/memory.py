@@ -2,13 +2,10 @@
 
 import json
 import os
-import random
-import signal
-import threading
 import time
 
 import psycopg2
-from harness import Failure, Postgres, Redis, RedisGone, expect, is_waiting, wait_for
+from harness import Postgres, Redis, expect, is_waiting, wait_for
 
 # The watched value and an unwatched one: a change of the latter shows whether the query has run.
 QUERY = "SELECT v, n FROM t, unwatched"
@@ -366,7 +363,7 @@ def a_server_without_memory_tier_answers_as_well(options):
 
 
 # ---------------------------------------------------------------------------
-# Crashes and the long run
+# Crashes
 # ---------------------------------------------------------------------------
 
 def a_killed_backend_leaves_it_empty_and_usable(options):
@@ -391,206 +388,6 @@ def a_killed_backend_leaves_it_empty_and_usable(options):
             expect_void(db, why="after the commit")
 
 
-READS = """
-CREATE FUNCTION checked_reads(n integer, rows integer, OUT reads bigint, OUT hits bigint) LANGUAGE plpgsql AS $$
-DECLARE
-    i integer; least integer; most integer; found integer; answer text; bare boolean;
-BEGIN
-    reads := 0; hits := 0;
-    FOR step IN 1 .. n LOOP
-        i := ceil(rows * random() ^ 2);
-        bare := random() < 0.3;
-        SELECT v INTO least FROM c WHERE id = i;
-        IF bare THEN
-            answer := cache_get('c:' || i);
-        ELSE
-            answer := cache_get('c:' || i, 'SELECT v, pad FROM c WHERE id = ' || i, tags => ARRAY['row' || i % 7]);
-        END IF;
-        CONTINUE WHEN answer IS NULL;
-        found := answer::json -> 0 ->> 'v';
-        SELECT v INTO most FROM c WHERE id = i;
-        reads := reads + 1;
-        hits := hits + bare::integer;
-        IF found < least THEN
-            RAISE EXCEPTION 'row %: % was read after % had been committed (bare: %)', i, found, least, bare;
-        END IF;
-        IF found > most OR NOT EXISTS (SELECT FROM committed WHERE v = found) THEN
-            RAISE EXCEPTION 'row %: % was never committed, or not yet (bare: %)', i, found, bare;
-        END IF;
-    END LOOP;
-END $$;
-
--- one snapshot: exactly what it shows
-CREATE FUNCTION repeated_reads(n integer, rows integer, OUT reads bigint, OUT hits bigint) LANGUAGE plpgsql AS $$
-DECLARE
-    i integer; shown integer; answer text;
-BEGIN
-    reads := 0; hits := 0;
-    FOR step IN 1 .. n LOOP
-        i := ceil(rows * random() ^ 2);
-        SELECT v INTO shown FROM c WHERE id = i;
-        answer := cache_get('c:' || i);
-        CONTINUE WHEN answer IS NULL;
-        reads := reads + 1;
-        hits := hits + 1;
-        IF (answer::json -> 0 ->> 'v')::integer <> shown THEN
-            RAISE EXCEPTION 'row %: % under REPEATABLE READ, where the snapshot shows %', i, answer, shown;
-        END IF;
-    END LOOP;
-END $$
-"""
-ROWS = 300
-
-
-def storm_schema(db):
-    db.run("CREATE TABLE c (id integer PRIMARY KEY, v integer, pad text);"
-           "CREATE TABLE committed (v integer PRIMARY KEY);"
-           "CREATE SEQUENCE s; INSERT INTO c SELECT i, nextval('s'), repeat('x', 40 * i % 5000) FROM"
-           f" generate_series(1, {ROWS}) i; INSERT INTO committed SELECT v FROM c;"
-           "SELECT cache_watch('c', keys => ARRAY['c:{id}'], columns => '{v}')")
-    db.run(READS)
-
-
-def storm_write(db, chance):
-    """One transaction of some kind; values are drawn from a sequence, so no two are equal."""
-    row = int(ROWS * chance.random() ** 2) + 1
-    ending = chance.choice(["COMMIT", "COMMIT", "COMMIT", "ROLLBACK", "savepoint", "prepare", "drop prepared"])
-    update = (f"WITH u AS (UPDATE c SET v = nextval('s') WHERE id = {row} RETURNING v)"
-              " INSERT INTO committed SELECT v FROM u")
-    if chance.random() < 0.3:   # a statement at its place in the order of commits
-        db.run("SET synchronous_commit = " + chance.choice(["on", "off"]))
-    db.run("BEGIN")
-    if ending == "savepoint":
-        db.run("SAVEPOINT a; " + update + "; ROLLBACK TO a")
-        ending = "COMMIT"
-    db.run(update)
-    if chance.random() < 0.2:
-        db.run(chance.choice([f"SELECT cache_invalidate_tags('row{row % 7}')",
-                              "SELECT cache_invalidate_pattern('c:*')", f"SELECT cache_delete('c:{row}')"]))
-    if ending in ("COMMIT", "ROLLBACK"):
-        db.run(ending)
-        return
-    name = f"p{db.pid}"
-    db.run(f"PREPARE TRANSACTION '{name}'")
-    time.sleep(chance.random() * 0.01)
-    db.run(("COMMIT" if ending == "prepare" else "ROLLBACK") + f" PREPARED '{name}'")
-
-
-def disturb(chance, redis, servers):
-    kind = chance.randrange(5)
-    try:
-        if kind == 0:
-            redis.ask("SAVE")
-        elif kind == 1:     # with what was last saved, or with nothing
-            redis.kill()
-            redis.start()
-        elif kind == 2:
-            redis.ask("FLUSHALL")
-        elif kind == 3:
-            redis.pause()
-            time.sleep(0.3)
-            redis.resume()
-        else:
-            for server in servers:
-                with server.session("shop") as db:
-                    for pid in server.worker_pids("shop"):
-                        db.run("SELECT pg_terminate_backend(%s)", (pid,))
-    except RedisGone:
-        pass
-
-
-def storm(name, options, seconds, redis):
-    """Two servers on one Redis, each with readers that check every value they get."""
-    seed = options.seed if options.seed is not None else random.randrange(2 ** 32)
-    counts = {"reads": 0, "hits": 0, "repeated": 0, "writes": 0}
-    lock, stop, failures, servers = threading.Lock(), threading.Event(), [], []
-    work = os.environ["CACHE_EXT_WORK"]
-    shared = Redis(os.path.join(work, name + "_redis")).start() if redis else None
-
-    def guarded(server, once, number):
-        chance = random.Random(seed + number)
-        db = server.session("shop")
-        try:
-            db.run(f"SELECT setseed({chance.random()})")
-            while not stop.is_set():
-                once(db, chance)
-        except Exception as error:  # reported by the main thread
-            failures.append(error)
-            stop.set()
-        finally:
-            db.close()
-
-    def read(db, _):
-        reads, hits = db.rows(f"SELECT * FROM checked_reads(300, {ROWS})")[0]
-        with lock:
-            counts["reads"] += reads
-            counts["hits"] += hits
-
-    def reread(db, chance):
-        db.run("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM c")
-        for _ in range(2):
-            reads, _ = db.rows(f"SELECT * FROM repeated_reads(100, {ROWS})")[0]
-            with lock:
-                counts["repeated"] += reads
-            time.sleep(chance.random() * 0.01)
-        db.run("COMMIT")
-
-    def write(db, chance):
-        storm_write(db, chance)
-        with lock:
-            counts["writes"] += 1
-        time.sleep(chance.random() * 0.01)
-
-    try:
-        for number in range(2 if redis else 1):
-            settings = {"cache_ext.memory_size": "'512kB'"}     # less than all values need
-            if redis:
-                settings["cache_ext.redis_url"] = f"'{shared.url}'"
-            server = Postgres(os.path.join(work, f"{name}_{number}"), settings)
-            # Workers are ended on purpose; a Redis that is away in the middle of a delivery is no crash.
-            servers.append(server.expect("exited with exit code 1"))
-            server.start()
-            server.create_database("shop")
-            with server.session("shop") as db:
-                storm_schema(db)
-        threads = []
-        for number, server in enumerate(servers):
-            for kind, what in enumerate((read, read, reread, write, write)):
-                threads.append(threading.Thread(target=guarded, args=(server, what, 10 * number + kind), daemon=True))
-        for thread in threads:
-            thread.start()
-        chance = random.Random(seed)
-        end = time.monotonic() + seconds
-        while time.monotonic() < end and not stop.is_set():
-            stop.wait(min(seconds / 8, 3))
-            if redis:
-                disturb(chance, shared, servers)
-        stop.set()
-        for thread in threads:
-            thread.join(60)
-        if failures:
-            raise Failure(f"{failures[0]!r} (repeat with --seed {seed})") from failures[0]
-        print(f"        seed {seed}: {counts}")
-        expect(min(counts.values()) > 10 * seconds, f"too little happened: {counts}")
-        for server in servers:
-            server.stop()
-            server.check_log()
-    finally:
-        stop.set()
-        for server in servers:
-            server.stop("immediate")
-        if shared:
-            shared.stop()
-
-
-def no_read_is_stale_or_invented_in_memory_alone(options):
-    storm("storm_memory", options, options.seconds or 6, redis=False)
-
-
-def no_read_is_stale_or_invented_with_two_servers_on_one_redis(options):
-    storm("storm_redis", options, options.seconds or 10, redis=True)
-
-
 TESTS = [
     a_hit_needs_neither_query_nor_redis,
     entries_live_no_longer_than_their_ttl,
@@ -608,6 +405,4 @@ TESTS = [
     databases_roles_and_installations_are_strangers,
     a_server_without_memory_tier_answers_as_well,
     a_killed_backend_leaves_it_empty_and_usable,
-    no_read_is_stale_or_invented_in_memory_alone,
-    no_read_is_stale_or_invented_with_two_servers_on_one_redis,
 ]
