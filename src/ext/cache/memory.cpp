@@ -75,7 +75,7 @@ struct Copied
  * that raised them after that: readers that keep to a snapshot rely on it.
  */
 Copied
-copy_current(const StoreKey &key, TimestampTz now, bool keeping) noexcept
+copy_current(const StoreKey &key, TimestampTz now, bool keeping, bool counts) noexcept
 {
 	Copied copied;
 	Locked locked(*key.partition, LW_SHARED);
@@ -99,7 +99,8 @@ copy_current(const StoreKey &key, TimestampTz now, bool keeping) noexcept
 	if (keeping)
 		copied.max_xid = store.max_xid(number, invalidation::generations());
 	store.copy_tags_and_value(number, buffer);
-	store.note_hit(number);
+	if (counts)
+		store.note_hit(number);
 	return copied;
 }
 
@@ -279,8 +280,8 @@ memory_available()
 	return partition_count > 0 && !RecoveryInProgress();
 }
 
-MemoryHit
-memory_get(std::string_view name, Snapshot keep_to)
+static MemoryHit
+get(std::string_view name, Snapshot keep_to, bool counts)
 {
 	MemoryHit hit;
 
@@ -289,12 +290,12 @@ memory_get(std::string_view name, Snapshot keep_to)
 
 	StoreKey key(name);
 	TimestampTz now = GetCurrentTimestamp();
-	Copied copied = copy_current(key, now, keep_to != nullptr);
+	Copied copied = copy_current(key, now, keep_to != nullptr, counts);
 
 	while (copied.current && copied.needed > buffer_size)
 	{
 		grow_buffer(copied.needed);
-		copied = copy_current(key, now, keep_to != nullptr);
+		copied = copy_current(key, now, keep_to != nullptr, counts);
 	}
 	if (!copied.current || (copied.set_by != 0 && !has_committed(copied.set_by)))
 		return hit;
@@ -310,6 +311,18 @@ memory_get(std::string_view name, Snapshot keep_to)
 	hit.value = {buffer + copied.tags_bytes, copied.needed - copied.tags_bytes};
 	hit.facts = copied.facts;
 	return hit;
+}
+
+MemoryHit
+memory_get(std::string_view name, Snapshot keep_to)
+{
+	return get(name, keep_to, true);
+}
+
+MemoryHit
+memory_peek(std::string_view name)
+{
+	return get(name, nullptr, false);
 }
 
 std::vector<std::string_view>

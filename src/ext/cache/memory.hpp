@@ -75,6 +75,9 @@ struct MemoryHit
  */
 MemoryHit memory_get(std::string_view key, Snapshot keep_to = nullptr);
 
+/* The same, counted as nobody's hit, neither shown nor for eviction. */
+MemoryHit memory_peek(std::string_view key);
+
 std::vector<std::string_view> decode_tags(std::string_view encoded);
 
 /* The generations an entry is loaded under, and whether it may be stored at all. */

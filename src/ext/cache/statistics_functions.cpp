@@ -141,7 +141,7 @@ explain_in(std::string_view key, const Loader *loader)
 {
 	ActingLoader acting(loader);
 	Explained explained;
-	MemoryHit found = memory_get(key);
+	MemoryHit found = memory_peek(key);
 
 	if (found.found)
 	{

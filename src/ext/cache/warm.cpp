@@ -116,7 +116,7 @@ is_in_tiers(std::string_view key, const LoaderMatch &match, bool *brought)
 {
 	ActingLoader acting(match.loader.get());
 
-	if (memory_get(key).fresh)
+	if (memory_peek(key).fresh)
 		return true;
 	if (!pg::redis_configured())
 		return false;

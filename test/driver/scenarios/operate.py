@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import threading
@@ -60,12 +61,87 @@ def figures_add_up_over_sessions_that_come_and_go(options):
         cache.postgres.expect("was terminated by signal 9", "terminating any other active")
 
 
+def parse_metrics(text):
+    """Prometheus text format 0.0.4, strictly: {name: (kind, {labels: value})}; anything odd is a Failure."""
+    name = r"[a-zA-Z_:][a-zA-Z0-9_:]*"
+    pair = r'([a-zA-Z_][a-zA-Z0-9_]*)="((?:[^"\\\n]|\\\\|\\"|\\n)*)"'
+    metrics, current, helped = {}, None, set()
+    expect(text.endswith("\n") and not text.endswith("\n\n"), "no newline, or more, at the end")
+    for line in text[:-1].split("\n"):
+        if match := re.fullmatch(rf"# HELP ({name}) (.+)", line):
+            expect(match[1] not in helped, f"two HELP for {match[1]}")
+            helped.add(match[1])
+            current = match[1]
+        elif match := re.fullmatch(rf"# TYPE ({name}) (counter|gauge|histogram|summary|untyped)", line):
+            expect(match[1] == current and match[1] not in metrics, f"TYPE of {match[1]} at a wrong place")
+            expect(match[2] != "counter" or match[1].endswith("_total"), f"{match[1]} is a counter")
+            metrics[match[1]] = (match[2], {})
+        else:
+            match = re.fullmatch(rf"({name})(?:\{{({pair}(?:,{pair})*)\}})? (\S+)", line)
+            expect(match and match[1] == current and match[1] in metrics, f"a sample at a wrong place: {line!r}")
+            labels = tuple((key, re.sub(r"\\(.)", lambda m: "\n" if m[1] == "n" else m[1], value))
+                           for key, value in re.findall(pair, match[2] or ""))
+            expect(len(dict(labels)) == len(labels), f"a label twice: {line!r}")
+            expect(labels not in metrics[match[1]][1], f"a sample twice: {line!r}")
+            expect(re.fullmatch(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?|[+-]Inf|NaN", match[match.lastindex]),
+                   f"no number: {line!r}")
+            metrics[match[1]][1][labels] = float(match[match.lastindex])
+    expect(all(samples for _, samples in metrics.values()), "a metric without samples")
+    return metrics
+
+
+def figures_are_what_monitoring_reads(options):
+    with Cache("metrics", cache_ext__memory_size="'16MB'") as cache:
+        awkward = 'we"ird\\ {x="1"},\nüß'
+        with cache.postgres.session() as db:
+            db.run('CREATE DATABASE "' + awkward.replace('"', '""') + '"')
+        for name in ("shop", awkward):
+            with cache.postgres.session(name) as db:
+                if name != "shop":
+                    db.run("CREATE EXTENSION cache_ext; CREATE TABLE t (v integer); INSERT INTO t VALUES (1)")
+                settle(db)
+                db.run("SELECT cache_stats_reset()")
+                for _ in range(7):
+                    db.value("SELECT cache_get('k')")
+                db.fails("22012", "SELECT cache_get('failing', 'SELECT 1/0')")
+                db.run("SELECT cache_delete('k')")
+                metrics = parse_metrics(db.value("SELECT cache_metrics()"))
+
+                def sample(metric, **labels):
+                    found = metrics[metric][1]
+                    return found[tuple({"database": name, **labels}.items())]
+
+                expect((sample("cache_ext_hits_total", tier="memory"), sample("cache_ext_errors_total", tier="query"),
+                        sample("cache_ext_deletes_total", tier="memory"), sample("cache_ext_redis_up")) == (7, 1, 1, 1),
+                       f"other figures: {metrics}")
+                expect(0 < sample("cache_ext_latency_seconds_p99", tier="memory") < 1, "no seconds")
+                # The shapes that applications' endpoints give, by their own names and types.
+                express, nextjs, django = (db.value("SELECT cache_stats_json(%s)", (style,))
+                                           for style in ("express", "nextjs", "django"))
+                data = express["data"]
+                expect(express["success"] is True and data["hits"] == 7 and data["misses"] == 0 and
+                       data["hitRate"] == 100 and data["errors"] == 1 and data["connected"] is True, f"{express}")
+                expect(nextjs["status"] == "degraded" and nextjs["cache"]["totalRequests"] == 7 and
+                       nextjs["redis"]["connected"] is True and
+                       re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", nextjs["timestamp"]), f"{nextjs}")
+                expect(django["hits"] == 7 and django["hit_rate"] == 100 and django["redis_connected"] is True, f"{django}")
+
+
 def an_entry_explains_itself(options):
     with Cache("explain", cache_ext__memory_size="'16MB'") as cache:
         db = cache.session()
         settle(db, "shop:k", tags="'{red}'")
         tier, tags, reason = db.rows("SELECT tier, tags, reason FROM cache_explain('shop:k')")[0]
         expect((tier, tags, reason) == ("memory", ["red"], "valid"), f"{tier}, {tags}, {reason}")
+        db.run("SELECT cache_define('counted', 'SELECT v FROM t')")
+        for loads in (1, 2, 3):
+            for _ in range(4):
+                db.value("SELECT cache_get('counted')")
+            shown = db.rows("SELECT loads, hits, bytes FROM cache_explain('counted')")[0]
+            expect(shown == (loads, 3 * loads, len('[{"v":1}]')), f"loads, hits and bytes are {shown}")
+            db.run("SELECT cache_invalidate('counted')")
+            expect(db.rows("SELECT tier, loads, bytes FROM cache_explain('counted')") == [(None, loads, len('[{"v":1}]'))],
+                   "what is void explains itself otherwise")
         cache.redis.ask("SET", "bare", "x")
         expect(db.rows("SELECT tier, reason FROM cache_explain('bare')") == [("redis", "another application's value")], "wrong")
         for call, by in (("cache_invalidate('shop:k')", "key"), ("cache_invalidate_pattern('shop:*')", "pattern"),
@@ -254,6 +330,7 @@ def a_standby_changes_nothing_at_once(options):
 
 TESTS = [
     figures_add_up_over_sessions_that_come_and_go,
+    figures_are_what_monitoring_reads,
     an_entry_explains_itself,
     warming_loads_what_loaders_name,
     another_language_reads_an_entry_and_knows_whether_it_holds,
