@@ -3,8 +3,9 @@
 import os
 import time
 
-from harness import Postgres, Redis, expect, make_directory, program, run_as_server, wait_for
+from harness import Postgres, expect, program, run_as_server, wait_for
 from scenarios.memory import Tier
+from scenarios.operate import settle
 
 WARMER = "backend_type = 'cache_ext warmer'"
 HOTTEST = os.path.join("pg_stat", "cache_ext.hottest")
@@ -183,6 +184,7 @@ def the_hottest_are_there_after_a_restart(options):
     for how in ("fast", "immediate"):
         with Tier("restart_" + how, redis=True) as tier:
             db = tier.session()
+            settle(db)
             heat(db)
             db.run("SELECT cache_set('set', 'by hand', '1 hour')")
             wait_for("it is stored", lambda: db.value("SELECT cache_get('set')"))
