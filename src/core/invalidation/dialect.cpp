@@ -7,6 +7,8 @@
  */
 #include "core/invalidation/dialect.hpp"
 
+#include <algorithm>
+
 #include "core/base/error.hpp"
 #include "core/invalidation/glob.hpp"
 
@@ -58,6 +60,17 @@ followed(std::string text, std::string_view separator)
 	return text.empty() ? text : text.append(separator);
 }
 
+/* '10' or '10.48'. */
+int
+major_version(const std::string &text)
+{
+	size_t digits = std::min(text.find('.'), text.size());
+
+	if (digits == 0 || digits > 4 || text.find_first_not_of("0123456789") < digits)
+		throw Error(kInvalidParameterValue, "\"" + text + "\" is not a version");
+	return std::stoi(text.substr(0, digits));
+}
+
 std::string
 without_colons(std::string text)
 {
@@ -107,7 +120,21 @@ read_dialect(std::string_view name, const DialectOptions &given)
 		dialect.prefix += options.take("key_prefix", "");
 	}
 	else if (name == "laravel")
-		dialect.prefix = options.take("prefix", "");
+	{
+		dialect.prefix = options.take("connection_prefix", "");
+
+		std::string prefix = options.take("prefix", "");
+		bool separates = major_version(options.take("version", "11")) < 11;
+
+		dialect.prefix += separates ? followed(std::move(prefix), ":") : prefix;
+	}
+	else if (name == "keyv")
+	{
+		std::string name_space = options.take("namespace", "keyv");
+
+		dialect.prefix = followed(name_space, "::");
+		dialect.prefix += options.take("key_prefix", followed(name_space, ":"));
+	}
 	else if (name == "rails")
 		dialect.prefix = followed(options.take("namespace", ""), ":");
 	else if (name == "spring")
@@ -120,8 +147,8 @@ read_dialect(std::string_view name, const DialectOptions &given)
 	else
 		throw Error(kInvalidParameterValue, "dialect \"" + std::string(name) + "\" is not known",
 		            "",
-		            "Known are plain, ioredis, django, bentocache, fusioncache, laravel, rails, "
-		            "spring and connect.");
+		            "Known are plain, ioredis, django, bentocache, fusioncache, laravel, keyv, "
+		            "rails, spring and connect.");
 	options.finish();
 	if (dialect.prefix.size() > kMaxPrefix)
 		throw Error(kInvalidParameterValue, "prefix of a target is too long");

@@ -9,12 +9,15 @@
  *	django		key_prefix (''), version (1)				key_prefix:version:key
  *	bentocache	prefix (bentocache), namespace ('')			prefix:namespace:key
  *	fusioncache	instance (''), version (v2), key_prefix ('')	instance version: key_prefix key
- *	laravel		prefix ('')									prefix key
+ *	laravel		connection_prefix (''), prefix (''), version (11)	connection_prefix prefix key
+ *	keyv		namespace (keyv), key_prefix (namespace:)	namespace:: key_prefix key
  *	rails		namespace ('')								namespace:key
  *	spring		prefix (''), cache							prefix cache::key
  *	connect		prefix (sess:)								prefix key
  *
- * django is Django's own Redis backend and django-redis alike.  So every name is
+ * django is Django's own Redis backend and django-redis alike.  Laravel put a colon
+ * behind the prefix of its cache up to version 10; its connection_prefix is the one of
+ * database.redis.options.  keyv is cache-manager, too.  So every name is
  * what the application says behind a text that is fixed for a target.  Sets
  * tag:<name> that hold keys are a habit of applications which use a client
  * directly, so plain and ioredis have tags and the others have not.

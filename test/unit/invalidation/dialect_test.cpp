@@ -28,6 +28,14 @@ TEST(Dialect, NamesAreWhatTheLibrariesStore)
 	    {"fusioncache", {{"instance", "i:"}, {"key_prefix", "k:"}}, "i:v2:k:"},
 	    {"fusioncache", {{"version", ""}}, ""},
 	    {"laravel", {{"prefix", "laravel_cache_"}}, "laravel_cache_"},
+	    {"laravel", {{"prefix", "shop_cache"}, {"version", "10.48"}}, "shop_cache:"},
+	    {"laravel", {{"version", "10"}}, ""},
+	    {"laravel",
+	     {{"connection_prefix", "shop_database_"}, {"prefix", "shop_cache_"}},
+	     "shop_database_shop_cache_"},
+	    {"keyv", {}, "keyv::keyv:"},
+	    {"keyv", {{"namespace", "shop"}, {"key_prefix", ""}}, "shop::"},
+	    {"keyv", {{"namespace", ""}}, ""},
 	    {"rails", {{"namespace", "shop"}}, "shop:"},
 	    {"spring", {{"cache", "vendors"}}, "vendors::"},
 	    {"connect", {}, "sess:"},
@@ -41,6 +49,9 @@ TEST(Dialect, UnknownNamesAreRefused)
 {
 	EXPECT_THROW(read_dialect("memcached", {}), Error);
 	EXPECT_THROW(read_dialect("django", {{"prefix", "x"}}), Error);
+	EXPECT_THROW(read_dialect("laravel", {{"version", "x"}}), Error);
+	EXPECT_THROW(read_dialect("laravel", {{"version", "1x.2"}}), Error);
+	EXPECT_THROW(read_dialect("laravel", {{"version", ""}}), Error);
 	EXPECT_THROW(read_dialect("plain", {{"prefix", "a\x1f"}}), Error);
 	EXPECT_THROW(read_dialect("plain", {{"prefix", std::string(257, 'a')}}), Error);
 }
