@@ -104,8 +104,12 @@ names_argument(FunctionCallInfo fcinfo, int number, const char *what)
 
 	if (PG_ARGISNULL(number))
 		return result;
-	deconstruct_array(PG_GETARG_ARRAYTYPE_P(number), TEXTOID, -1, false, TYPALIGN_INT, &elements,
-	                  &nulls, &result.count);
+
+	ArrayType *array = PG_GETARG_ARRAYTYPE_P(number);
+
+	if (ARR_NDIM(array) == 0)
+		return result; /* the rule where tags are meant: on the path of every hit */
+	deconstruct_array(array, TEXTOID, -1, false, TYPALIGN_INT, &elements, &nulls, &result.count);
 	result.names =
 	    static_cast<std::string_view *>(palloc(sizeof(std::string_view) * Max(result.count, 1)));
 	for (int i = 0; i < result.count; ++i)

@@ -31,6 +31,11 @@ extern "C" {
 #include "utils/guc_tables.h"
 #include "utils/rls.h"
 #include "utils/xml.h"
+
+/* As in utils/pg_locale.h, which wants ICU's headers, and building an extension need not. */
+extern PGDLLIMPORT char *locale_monetary;
+extern PGDLLIMPORT char *locale_numeric;
+extern PGDLLIMPORT char *locale_time;
 }
 
 namespace cache_ext::cache {
@@ -99,60 +104,99 @@ audience_of_loader(const Loader &loader)
 	return digester.finish();
 }
 
-/* What every result may depend on, as bytes. */
+/* What every result may depend on, told to something that has number() and text(). */
+template <typename Sink>
 static void
-collect(std::string *to)
+collect(Sink *to)
 {
-	auto number = [to](int value) {
-		auto wide = static_cast<int64>(value);
+	to->number(static_cast<int>(GetUserId()));
+	to->number(row_security);
+	to->text(namespace_search_path);
+	to->text(pg_get_timezone_name(session_timezone));
+	to->number(DateStyle);
+	to->number(DateOrder);
+	to->number(IntervalStyle);
+	to->number(extra_float_digits);
+	to->number(bytea_output);
+	to->number(xmlbinary);
+	to->number(xmloption);
+	to->number(Array_nulls);
+	to->number(Transform_null_equals);
+	to->number(standard_conforming_strings);
+	to->text(locale_monetary);
+	to->text(locale_numeric);
+	to->text(locale_time);
+	to->text(TSCurrentConfig);
+}
 
-		to->append(reinterpret_cast<const char *>(&wide), sizeof(wide));
-	};
-	auto text = [&](const char *value) {
+namespace {
+
+/* Writes it down. */
+struct Bytes
+{
+	std::string all;
+
+	void number(int value) { all.append(reinterpret_cast<const char *>(&value), sizeof(value)); }
+
+	void text(const char *value)
+	{
 		std::string_view view = value != nullptr ? value : "";
 
 		number(static_cast<int>(view.size()));
-		to->append(view);
-	};
+		all.append(view);
+	}
+};
 
-	number(static_cast<int>(GetUserId()));
-	number(row_security);
-	text(namespace_search_path);
-	text(pg_get_timezone_name(session_timezone));
-	number(DateStyle);
-	number(DateOrder);
-	number(IntervalStyle);
-	number(extra_float_digits);
-	number(bytea_output);
-	number(xmlbinary);
-	number(xmloption);
-	number(Array_nulls);
-	number(Transform_null_equals);
-	number(standard_conforming_strings);
-	/* By name: pg_locale.h wants ICU's headers, which building an extension need not. */
-	for (const char *name : {"lc_monetary", "lc_numeric", "lc_time"})
-		text(pg::call([&] { return GetConfigOption(name, false, false); }));
-	text(TSCurrentConfig);
-}
+/* Is it what was written down? */
+struct Comparison
+{
+	const char *at;
+	const char *end;
+	bool equal = true;
 
-/* On the path of every hit: comparing bytes with those of the last time is cheaper than a digest.
- */
+	void bytes(const void *with, size_t size)
+	{
+		equal = equal && static_cast<size_t>(end - at) >= size && memcmp(at, with, size) == 0;
+		if (equal)
+			at += size;
+	}
+
+	void number(int value) { bytes(&value, sizeof(value)); }
+
+	void text(const char *value)
+	{
+		std::string_view view = value != nullptr ? value : "";
+
+		number(static_cast<int>(view.size()));
+		bytes(view.data(), view.size());
+	}
+};
+
+} /* namespace */
+
+/* On the path of every hit: comparing with what held the last time is cheaper than a digest. */
 static Digest
 digest_of_session()
 {
 	static std::string *last = nullptr;
 	static Digest digest;
-	std::string bytes;
 
-	bytes.reserve(256);
-	collect(&bytes);
-	if (last == nullptr || *last != bytes)
+	if (last != nullptr)
 	{
-		digest = Digester().add(bytes).finish();
-		if (last == nullptr)
-			last = new std::string();
-		last->swap(bytes);
+		Comparison comparison{last->data(), last->data() + last->size()};
+
+		collect(&comparison);
+		if (comparison.equal && comparison.at == comparison.end)
+			return digest;
 	}
+
+	Bytes bytes;
+
+	collect(&bytes);
+	digest = Digester().add(bytes.all).finish();
+	if (last == nullptr)
+		last = new std::string();
+	last->swap(bytes.all);
 	return digest;
 }
 
