@@ -512,6 +512,15 @@ def an_entry_is_for_its_role_and_settings_only(options):
         utc = get(bob, "when", when)
         bob.run("SET TimeZone = 'Asia/Tokyo'")
         expect(get(bob, "when", when) != utc, "the entry of another time zone was given")
+        for setting in ("lc_monetary = 'POSIX'", "lc_numeric = 'POSIX'", "lc_time = 'POSIX'", "search_path = public, pg_catalog",
+                        "DateStyle = German", "IntervalStyle = iso_8601", "extra_float_digits = 0", "bytea_output = escape",
+                        "xmlbinary = hex", "xmloption = document", "array_nulls = off", "transform_null_equals = on",
+                        "standard_conforming_strings = off", "default_text_search_config = 'pg_catalog.german'",
+                        "row_security = off"):
+            expect(get(bob, "when", None) is not None, "the own entry is not believed: nothing is tested")
+            bob.run(f"SET {setting}")
+            expect(get(bob, "when", None) is None, f"an entry was given to a session with {setting}")
+            bob.run(f"RESET {setting.split()[0]}")
 
 
 def large_values_are_returned_and_not_stored(options):
