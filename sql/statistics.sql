@@ -312,6 +312,24 @@ DROP SCHEMA shop CASCADE;
 DROP ROLE cache_ext_owner;
 DROP ROLE cache_ext_writer;
 
+-- a fold that meets mostly new keys puts them in without looking them up: some are there, one goes
+CREATE TABLE visits (page integer, visitor integer);
+SELECT statistics_create('visitors', 'SELECT count(DISTINCT visitor) AS n, sum(DISTINCT visitor) AS s FROM visits');
+INSERT INTO visits SELECT 1, i FROM generate_series(100, 2000, 100) i;
+SELECT statistics_fold() >= 0 AS folded;
+INSERT INTO visits SELECT 2, i FROM generate_series(1, 2000) i;
+DELETE FROM visits WHERE visitor = 300;
+SELECT statistics_fold() >= 0 AS folded;
+SELECT * FROM visitors;
+DELETE FROM visits WHERE page = 2;
+SELECT * FROM visitors;
+SELECT statistics_fold() >= 0 AS folded;
+SELECT * FROM visitors;
+DELETE FROM visits;
+SELECT statistics_fold() >= 0 AS folded;
+SELECT * FROM visitors;
+DROP TABLE visits CASCADE;
+
 -- nothing of a dropped statistic stays
 SELECT statistics_drop(relation) FROM statistics_status;
 SELECT count(*) AS sources FROM cache_ext_internal.source;

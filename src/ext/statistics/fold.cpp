@@ -83,25 +83,36 @@ upsert_part(Store *store, const Part &part, Snapshot snapshot, const Datum *key,
 	int columns = part.key_count + part.cell_count;
 	auto *values = static_cast<Datum *>(palloc(sizeof(Datum) * columns));
 	auto *isnull = static_cast<bool *>(palloc(sizeof(bool) * columns));
+	auto add_to = [&](const TupleTableSlot *row) {
+		for (int i = 0; i < part.cell_count; ++i)
+		{
+			before[i] = row == nullptr
+			                ? 0
+			                : load_cell(part.cell_is_sum[i], row->tts_values[part.key_count + i]);
+			after[i] = add_cells(part.cell_is_sum[i], before[i], change[i]);
+			store_cell(part.cell_is_sum[i], after[i], &values[part.key_count + i],
+			           &isnull[part.key_count + i]);
+		}
+	};
+
+	memcpy(values, key, sizeof(Datum) * part.key_count);
+	memcpy(isnull, nulls, sizeof(bool) * part.key_count);
+	if (worth_trying(store))
+	{
+		add_to(nullptr);
+		if (cells_are_zero(after, part.cell_is_sum, part.cell_count) ||
+		    try_insert(store, values, isnull))
+			return;
+	}
+
 	TupleTableSlot *row = find_row(store, snapshot, key, nulls);
 
-	for (int i = 0; i < part.cell_count; ++i)
-	{
-		before[i] = row == nullptr
-		                ? 0
-		                : load_cell(part.cell_is_sum[i], row->tts_values[part.key_count + i]);
-		after[i] = add_cells(part.cell_is_sum[i], before[i], change[i]);
-	}
+	add_to(row);
 	if (row != nullptr && cells_are_zero(after, part.cell_is_sum, part.cell_count))
 	{
 		delete_from(store, &row->tts_tid);
 		return;
 	}
-	memcpy(values, key, sizeof(Datum) * part.key_count);
-	memcpy(isnull, nulls, sizeof(bool) * part.key_count);
-	for (int i = 0; i < part.cell_count; ++i)
-		store_cell(part.cell_is_sum[i], after[i], &values[part.key_count + i],
-		           &isnull[part.key_count + i]);
 	if (row != nullptr)
 	{
 		ItemPointerData tid = row->tts_tid;

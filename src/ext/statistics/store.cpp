@@ -22,6 +22,8 @@ extern "C" {
 
 namespace cache_ext::statistics {
 
+constexpr int kMissesWorthTrying = 16;
+
 [[noreturn]] static void
 report_missing_index(const Store *store)
 {
@@ -188,7 +190,11 @@ find_row(Store *store, Snapshot snapshot, const Datum *values, const bool *nulls
 	if (store->key_count == 0)
 		return find_single(store, snapshot);
 	begin_walk(store, snapshot, values, nulls, store->key_count);
-	return next_row(store, ForwardScanDirection);
+
+	TupleTableSlot *row = next_row(store, ForwardScanDirection);
+
+	store->misses = row == nullptr ? store->misses + 1 : 0;
+	return row;
 }
 
 bool
@@ -211,28 +217,71 @@ indexes_of(Store *store)
 	return store->indexes;
 }
 
-void
-insert_into(Store *store, Datum *values, bool *nulls)
+/* Entries in the unique indexes, or in the others; false when a checked key is there already. */
+static bool
+insert_entries(Store *store, bool unique, IndexUniqueCheck check, const Datum *values,
+               const bool *nulls, ItemPointer tid)
 {
-	HeapTuple tuple = heap_form_tuple(RelationGetDescr(store->table), values, nulls);
 	CatalogIndexState indexes = indexes_of(store);
 
-	simple_heap_insert(store->table, tuple);
 	for (int i = 0; i < indexes->ri_NumIndices; ++i)
 	{
 		IndexInfo *info = indexes->ri_IndexRelationInfo[i];
 		Datum keys[INDEX_MAX_KEYS];
 		bool key_nulls[INDEX_MAX_KEYS];
 
+		if (info->ii_Unique != unique)
+			continue;
 		for (int k = 0; k < info->ii_NumIndexAttrs; ++k)
 		{
 			keys[k] = values[info->ii_IndexAttrNumbers[k] - 1];
 			key_nulls[k] = nulls[info->ii_IndexAttrNumbers[k] - 1];
 		}
-		(void) index_insert(indexes->ri_IndexRelationDescs[i], keys, key_nulls, &tuple->t_self,
-		                    store->table, UNIQUE_CHECK_NO, false, info);
+
+		bool alone = index_insert(indexes->ri_IndexRelationDescs[i], keys, key_nulls, tid,
+		                          store->table, check, false, info);
+
+		if (check == UNIQUE_CHECK_PARTIAL && !alone)
+			return false;
+	}
+	return true;
+}
+
+void
+insert_into(Store *store, Datum *values, bool *nulls)
+{
+	HeapTuple tuple = heap_form_tuple(RelationGetDescr(store->table), values, nulls);
+
+	simple_heap_insert(store->table, tuple);
+	(void) insert_entries(store, true, UNIQUE_CHECK_NO, values, nulls, &tuple->t_self);
+	(void) insert_entries(store, false, UNIQUE_CHECK_NO, values, nulls, &tuple->t_self);
+	heap_freetuple(tuple);
+}
+
+bool
+try_insert(Store *store, Datum *values, bool *nulls)
+{
+	HeapTuple tuple = heap_form_tuple(RelationGetDescr(store->table), values, nulls);
+	bool alone;
+
+	simple_heap_insert(store->table, tuple);
+	alone = insert_entries(store, true, UNIQUE_CHECK_PARTIAL, values, nulls, &tuple->t_self);
+	if (alone)
+		(void) insert_entries(store, false, UNIQUE_CHECK_NO, values, nulls, &tuple->t_self);
+	else
+	{
+		store->misses = 0;
+		CommandCounterIncrement(); /* a command does not delete what it has inserted */
+		simple_heap_delete(store->table, &tuple->t_self);
 	}
 	heap_freetuple(tuple);
+	return alone;
+}
+
+bool
+worth_trying(const Store *store)
+{
+	return store->misses >= kMissesWorthTrying;
 }
 
 void

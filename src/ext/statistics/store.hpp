@@ -34,6 +34,7 @@ struct Store
 	TupleTableSlot *slot;
 	FmgrInfo *equality;
 	CatalogIndexState indexes; /* opened at the first change */
+	int misses;                /* keys looked up in a row that were not there */
 };
 
 Store *open_totals(const Definition *definition, LOCKMODE lock);
@@ -60,6 +61,14 @@ bool same_value(Store *store, int column, Datum left, Datum right);
 
 /* Changes, by the whole row.  Nobody checks that a key that is inserted is not there yet. */
 void insert_into(Store *store, Datum *values, bool *nulls);
+
+/*
+ * Inserts the row unless its key is there, by what the unique index says while
+ * the entry is made: one descent instead of two where most keys are new.  A key
+ * that is there costs a dead row, so look keys up while worth_trying() is false.
+ */
+bool try_insert(Store *store, Datum *values, bool *nulls);
+bool worth_trying(const Store *store);
 void update_in(Store *store, ItemPointer tid, Datum *values, bool *nulls);
 void delete_from(Store *store, ItemPointer tid);
 
