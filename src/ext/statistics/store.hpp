@@ -34,7 +34,7 @@ struct Store
 	TupleTableSlot *slot;
 	FmgrInfo *equality;
 	CatalogIndexState indexes; /* opened at the first change */
-	int misses;                /* keys looked up in a row that were not there */
+	int newness;               /* how new keys have been of late */
 };
 
 Store *open_totals(const Definition *definition, LOCKMODE lock);
