@@ -225,6 +225,10 @@ UPDATE event SET x = x + 1, at = at - interval '40 minutes' WHERE id % 4 = 1;
 SELECT window_differences();
 COMMIT;
 INSERT INTO place VALUES ('k1', 'p0', 0.0625);
+-- PostgreSQL 17 skips comparisons in an index where an hour is missing; the statistic compares each row
+SET enable_indexscan = off;
+SET enable_indexonlyscan = off;
+SET enable_bitmapscan = off;
 SET timezone = 'Europe/Berlin';
 SELECT window_differences();
 SELECT spring, autumn FROM windows;
@@ -234,6 +238,9 @@ UPDATE event SET at = at + interval '1 hour', instant = instant - interval '1 ho
 UPDATE event SET id = id + 190 WHERE id BETWEEN 1 AND 20;
 SELECT window_differences();
 RESET timezone;
+RESET enable_indexscan;
+RESET enable_indexonlyscan;
+RESET enable_bitmapscan;
 SELECT statistics_fold() >= 0 AS folded;   -- the worker may have been first
 TRUNCATE event_1;
 SELECT window_differences();

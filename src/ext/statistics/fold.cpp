@@ -40,6 +40,21 @@ namespace cache_ext::statistics {
 /* A fold stops collecting at this much memory; the rest is for the next one. */
 constexpr Size kMaxCollected = (Size) 256 * 1024 * 1024;
 
+/* The statistic whose sums are being added up or applied, for whoever has to handle an error. */
+static int32 at_work = 0;
+
+int32
+folded_statistic()
+{
+	return at_work;
+}
+
+void
+forget_folded_statistic()
+{
+	at_work = 0;
+}
+
 /* ---- cells as columns ---- */
 
 void
@@ -492,6 +507,7 @@ apply(Pending *pending, Snapshot complete)
 {
 	Definition *d = pending->definition;
 
+	at_work = d->row.id;
 	fold_sides(pending);
 	Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
 	for (int i = 0; i < d->part_count; ++i)
@@ -516,6 +532,7 @@ apply(Pending *pending, Snapshot complete)
 
 	write_progress(d->row.id, pending->last_change, pending->rows, pending->us);
 	CommandCounterIncrement();
+	at_work = 0;
 }
 
 /* ---- collecting ---- */
@@ -578,7 +595,9 @@ collect_row(Folding *folding, std::string_view delta, TimestampTz at, float us)
 
 		if (pending == nullptr)
 			continue;
+		at_work = statistic;
 		add_entry(pending, part, &entry);
+		at_work = 0;
 		if (pending != previous)
 		{
 			++pending->rows;
@@ -639,16 +658,6 @@ fold_sources(List *sources, Snapshot snapshot)
 	UnregisterSnapshot(snapshot);
 	MemoryContextDelete(folding.context);
 	return folding.rows;
-}
-
-int64
-fold(bool wait)
-{
-	return pg::guard([&]() -> int64 {
-		if (!pg::take_maintenance_lock(pg::Maintenance::kFolding, wait))
-			return -1;
-		return fold_sources(all_sources());
-	});
 }
 
 } /* namespace cache_ext::statistics */

@@ -19,6 +19,10 @@ namespace cache_ext::statistics {
  */
 void apply(Pending *pending, Snapshot complete);
 
+/* Whose sums an error has just interrupted; 0 when none. */
+int32 folded_statistic();
+void forget_folded_statistic();
+
 /* Does a join key count, given the rows of the other side? */
 bool exists_counts(const Block &block, int64 matches);
 

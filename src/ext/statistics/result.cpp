@@ -75,13 +75,13 @@ exact_quotient(Datum sum, Datum divisor, bool for_root = false)
 static Datum
 numeric_as_float(Datum value, Oid type)
 {
-	if (type == FLOAT4OID)
-		return DirectFunctionCall1(numeric_float4, value);
-
+	constexpr double kBeyondReal = 3.41e38; /* the cast to real would say it in other words */
 	Datum result = DirectFunctionCall1(numeric_float8_no_overflow, value);
-	if (std::isinf(DatumGetFloat8(result)))
+	double number = std::fabs(DatumGetFloat8(result));
+
+	if (std::isinf(number) || (type == FLOAT4OID && number > kBeyondReal))
 		float_overflow_error();
-	return result;
+	return type == FLOAT4OID ? DirectFunctionCall1(numeric_float4, value) : result;
 }
 
 static Datum

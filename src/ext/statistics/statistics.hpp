@@ -12,11 +12,11 @@
 namespace cache_ext::statistics {
 
 /*
- * Fold all partial rows that a fresh snapshot sees, in the current transaction.
- * Returns how many partial rows were folded, or -1 when another session is
- * folding and wait is false.  The worker calls it once a turn.
+ * Fold all partial rows that a fresh snapshot sees, in a transaction of its own.
+ * Returns how many partial rows were folded, or -1 when somebody keeps folds
+ * away.  A statistic whose own error stops it is set aside as broken.
  */
-int64 fold(bool wait);
+int64 fold_next();
 
 /*
  * Take up one restored statistic or fill one that is not filled, in

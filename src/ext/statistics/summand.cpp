@@ -60,16 +60,50 @@ classify(bool is_float, Datum value)
 	return Summand::kFinite;
 }
 
+/* Numbers below 10^252 have a short header, as most have; see utils/adt/numeric.c. */
+static bool
+has_short_header(Datum number)
+{
+	constexpr uint16 kFormat = 0xC000;
+	constexpr uint16 kShort = 0x8000;
+	uint16 header;
+
+	memcpy(&header, VARDATA_ANY(DatumGetPointer(number)), sizeof(header));
+	return (header & kFormat) == kShort;
+}
+
+/*
+ * A numeric has 131072 digits before its point at most.  A sum of numbers of 20
+ * fewer is one, however many rows there are, so what passes here can be added,
+ * folded and taken away again in whatever steps.
+ */
+static int64
+summable(Datum number, const char *limit)
+{
+	if (has_short_header(number))
+		return (int64) number;
+
+	Datum most = DirectFunctionCall3(numeric_in, CStringGetDatum(limit),
+	                                 ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1));
+	if (DatumGetBool(
+	        DirectFunctionCall2(numeric_gt, DirectFunctionCall1(numeric_abs, number), most)))
+		ereport(ERROR, (errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
+		                errmsg("number is too large to be added up by a statistic"),
+		                errdetail("Sums take numbers up to 1e131051, variances up to 1e65525.")));
+	return (int64) number;
+}
+
 int64
 exact_numeric(bool is_float, Datum value)
 {
 	return is_float ? exact_double(DatumGetFloat8(value))
-	                : (int64) PointerGetDatum(PG_DETOAST_DATUM_COPY(value));
+	                : summable(PointerGetDatum(PG_DETOAST_DATUM_COPY(value)), "1e131051");
 }
 
 int64
 square_of(int64 number)
 {
+	(void) summable((Datum) number, "1e65525");
 	return (int64) DirectFunctionCall2(numeric_mul, (Datum) number, (Datum) number);
 }
 

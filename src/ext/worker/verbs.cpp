@@ -150,11 +150,7 @@ run_housekeeping()
 void
 run_fold()
 {
-	StartTransactionCommand();
-	PushActiveSnapshot(GetTransactionSnapshot());
-	turn.folded = statistics::fold(false);
-	PopActiveSnapshot();
-	CommitTransactionCommand();
+	turn.folded = statistics::fold_next();
 }
 
 void
