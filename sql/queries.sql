@@ -261,6 +261,35 @@ DELETE FROM odd WHERE m = 4::money;
 UPDATE odd SET v = NULL WHERE b = B'10';
 SELECT differences('odd_groups');
 
+-- types whose operators are not on the pinned search path, results without equality, nothing but a time
+CREATE TYPE ticket;
+SET client_min_messages = warning;
+CREATE FUNCTION ticket_in(cstring) RETURNS ticket LANGUAGE internal IMMUTABLE STRICT AS 'int4in';
+CREATE FUNCTION ticket_out(ticket) RETURNS cstring LANGUAGE internal IMMUTABLE STRICT AS 'int4out';
+RESET client_min_messages;
+CREATE TYPE ticket (INPUT = ticket_in, OUTPUT = ticket_out, LIKE = integer);
+CREATE FUNCTION ticket_eq(ticket, ticket) RETURNS boolean LANGUAGE internal IMMUTABLE STRICT AS 'int4eq';
+CREATE FUNCTION ticket_lt(ticket, ticket) RETURNS boolean LANGUAGE internal IMMUTABLE STRICT AS 'int4lt';
+CREATE FUNCTION ticket_gt(ticket, ticket) RETURNS boolean LANGUAGE internal IMMUTABLE STRICT AS 'int4gt';
+CREATE FUNCTION ticket_le(ticket, ticket) RETURNS boolean LANGUAGE internal IMMUTABLE STRICT AS 'int4le';
+CREATE FUNCTION ticket_ge(ticket, ticket) RETURNS boolean LANGUAGE internal IMMUTABLE STRICT AS 'int4ge';
+CREATE FUNCTION ticket_cmp(ticket, ticket) RETURNS integer LANGUAGE internal IMMUTABLE STRICT AS 'btint4cmp';
+CREATE OPERATOR = (LEFTARG = ticket, RIGHTARG = ticket, FUNCTION = ticket_eq, COMMUTATOR = =, MERGES);
+CREATE OPERATOR < (LEFTARG = ticket, RIGHTARG = ticket, FUNCTION = ticket_lt);
+CREATE OPERATOR > (LEFTARG = ticket, RIGHTARG = ticket, FUNCTION = ticket_gt);
+CREATE OPERATOR <= (LEFTARG = ticket, RIGHTARG = ticket, FUNCTION = ticket_le);
+CREATE OPERATOR >= (LEFTARG = ticket, RIGHTARG = ticket, FUNCTION = ticket_ge);
+CREATE OPERATOR CLASS ticket_ops DEFAULT FOR TYPE ticket USING btree AS
+    OPERATOR 1 <, OPERATOR 2 <=, OPERATOR 3 =, OPERATOR 4 >=, OPERATOR 5 >, FUNCTION 1 ticket_cmp(ticket, ticket);
+CREATE TABLE admission (t ticket, x double precision);
+SELECT statistics_create('by_ticket', 'SELECT t, count(*)::text::json AS n, sum(x) AS x FROM admission GROUP BY t'),
+    statistics_create('admitted', 'SELECT statistics_last_change() AS last FROM admission GROUP BY t');
+INSERT INTO admission SELECT CASE WHEN i % 4 > 0 THEN (i % 4)::text::ticket END, i / 3.0 FROM generate_series(1, 30) i;
+SELECT differences('by_ticket'), differences('admitted');
+SELECT * FROM by_ticket WHERE t = '3';
+DROP TABLE admission CASCADE;
+DROP TYPE ticket CASCADE;
+
 -- the newest rows: a plain view, and the index that it needs
 CREATE FUNCTION hint(query text) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE

@@ -26,6 +26,8 @@ extern "C" {
 #include "access/table.h"
 #include "access/xact.h"
 #include "catalog/namespace.h"
+#include "catalog/pg_namespace.h"
+#include "catalog/pg_operator.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "nodes/makefuncs.h"
@@ -39,6 +41,8 @@ extern "C" {
 #include "utils/rel.h"
 #include "utils/ruleutils.h"
 #include "utils/snapmgr.h"
+#include "utils/syscache.h"
+#include "utils/typcache.h"
 }
 
 namespace cache_ext::statistics {
@@ -124,14 +128,34 @@ make_exact(Node *node, Oid *exact)
 
 /* ---- comparing ---- */
 
+/* The operator that EXCEPT uses for a type; InvalidOid when it has none and is compared as text. */
+static Oid
+equality_of(Oid type)
+{
+	return lookup_type_cache(getBaseType(type), TYPECACHE_EQ_OPR)->eq_opr;
+}
+
 /* How m (missing) and e (extra) are the same row but for the last digits of a floating-point
  * number. */
 static void
 append_similarity(StringInfo out, const char *column, Oid type)
 {
+	Oid equality = equality_of(type);
+	HeapTuple tuple = SearchSysCache1(OPEROID, ObjectIdGetDatum(equality));
+	Oid schema = HeapTupleIsValid(tuple)
+	                 ? reinterpret_cast<Form_pg_operator>(GETSTRUCT(tuple))->oprnamespace
+	                 : PG_CATALOG_NAMESPACE;
+
+	if (HeapTupleIsValid(tuple))
+		ReleaseSysCache(tuple);
 	if (out->len > 0)
 		appendStringInfoString(out, " AND ");
-	appendStringInfo(out, "(m.%s IS NOT DISTINCT FROM e.%s", column, column);
+	if (schema == PG_CATALOG_NAMESPACE)
+		appendStringInfo(out, "(m.%s IS NOT DISTINCT FROM e.%s", column, column);
+	else
+		appendStringInfo(out, "(m.%s OPERATOR(%s.%s) e.%s OR pg_catalog.num_nulls(m.%s, e.%s) = 2",
+		                 column, quote_identifier(get_namespace_name(schema)), get_opname(equality),
+		                 column, column, column);
 	if (type == FLOAT4OID || type == FLOAT8OID)
 		appendStringInfo(out,
 		                 " OR pg_catalog.abs(m.%s / 2 - e.%s / 2) <= %s * "
@@ -162,8 +186,17 @@ comparison(const Definition *d)
 		appendStringInfo(&all, "%s%s", i == 0 ? "" : ", ", name);
 		if (d->output_is_last_change[i])
 			continue;
-		appendStringInfo(&columns, "%s%s", columns.len == 0 ? "" : ", ", name);
+		if (OidIsValid(equality_of(TupleDescAttr(desc, i)->atttypid)))
+			appendStringInfo(&columns, "%s%s", columns.len == 0 ? "" : ", ", name);
+		else
+			appendStringInfo(&columns, "%s%s::pg_catalog.text AS %s", columns.len == 0 ? "" : ", ",
+			                 name, name);
 		append_similarity(&similarity, name, TupleDescAttr(desc, i)->atttypid);
+	}
+	if (columns.len == 0) /* only the time of the last change: the number of rows is left */
+	{
+		appendStringInfoString(&columns, "1 AS one");
+		appendStringInfoString(&similarity, "true");
 	}
 
 	Oid exact = exact_function();
