@@ -53,6 +53,7 @@ constexpr int kLongestBackoffMs = 2000;
 constexpr int kFailuresBeforeMerge = 3;
 constexpr int64 kDeadRows = 2000; /* worth a vacuum */
 constexpr int64 kSizeCheckMs = 1000;
+constexpr uint32 kPagesOfIdleOutbox = 16;
 constexpr int kShorteningMs = 20; /* how long writers may be held up for it */
 constexpr int64 kShortenAgainMs = 10 * 1000;
 
@@ -383,7 +384,9 @@ Delivery::vacuum()
 	bool large = false;
 	bool shortened = true;
 
-	in_transaction([&](MemoryContext) { large = outbox_pages() > kPagesOfSmallOutbox; });
+	in_transaction([&](MemoryContext) {
+		large = outbox_pages() > (pending_ ? kPagesOfSmallOutbox : kPagesOfIdleOutbox);
+	});
 	if (large)
 		pg::call([&] { shortened = pg::rewrite_internal_table("outbox", kShorteningMs); });
 	next_look_at_size_ = now + (shortened ? kSizeCheckMs : kShortenAgainMs) * 1000;
