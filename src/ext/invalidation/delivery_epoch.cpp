@@ -90,7 +90,7 @@ Delivery::adopt_server(const pg::RedisServer &server, const RedisState &known)
 		write_redis_state(state);
 	});
 	retained_names_.clear();
-	replicated_at_ = replicated_through_ = 0;
+	retention_.forget_server();
 
 	/* What has been put back may be older than the values; the first server has nothing to get
 	 * back. */
@@ -123,11 +123,11 @@ Delivery::is_elsewhere(const RedisState &state) const
 void
 Delivery::check_server()
 {
-	TimestampTz now = GetCurrentTimestamp();
+	Moment now = this_moment();
 
-	if (pg::redis_connection() == 0 || now < next_check_)
+	if (pg::redis_connection() == 0 || now.steady < next_check_)
 		return;
-	next_check_ = now + kServerCheckMs * 1000;
+	next_check_ = now.steady + kServerCheckMs * 1000;
 
 	pg::ExchangeOptions options;
 
@@ -141,22 +141,13 @@ Delivery::check_server()
 	std::vector<Reply> replies = pg::redis_exchange(request, options);
 
 	expect_good(replies[0]);
-	info_ = parse_server_info(replies[0].text);
-	info_at_ = now;
-	if (cache::digest_instance(info_.run_id, info_.master_replid) != server.instance)
-	{
-		pg::redis_disconnect();
-		return;
-	}
 
-	/* All replicas have what the master had at the last look that they have caught up with. */
-	if (replicated_at_ != 0 && info_.slowest_replica_offset >= replicated_offset_)
-		replicated_through_ = replicated_at_;
-	if (replicated_at_ == 0 || replicated_through_ == replicated_at_)
-	{
-		replicated_at_ = now;
-		replicated_offset_ = info_.master_offset;
-	}
+	ServerInfo info = parse_server_info(replies[0].text);
+
+	if (cache::digest_instance(info.run_id, info.master_replid) != server.instance)
+		pg::redis_disconnect();
+	else
+		retention_.looked(info, now);
 }
 
 } /* namespace cache_ext::invalidation */

@@ -8,6 +8,7 @@
 #include "ext/invalidation/delivery_steps.hpp"
 
 #include <algorithm>
+#include <chrono>
 
 #include "pg/worker_table.hpp"
 
@@ -17,11 +18,10 @@ extern "C" {
 
 namespace cache_ext::invalidation {
 
-/* A name that was retained so recently needs no second row: purges keep this distance. */
+/* A name that was retained so recently needs no second row: purges keep this distance
+ * (core/invalidation/retention). */
 constexpr int64 kRetainedWindowMs = 10 * 1000;
 constexpr size_t kRetainedPlaces = 64 * 1024; /* a power of two */
-constexpr int64 kRetainAtLeastMs = 60 * 1000;
-constexpr int64 kLossWindowMs = INT64CONST(3600) * 1000;
 constexpr int64 kPurgeEveryMs = 10 * 1000;
 
 uint64
@@ -142,31 +142,26 @@ Delivery::confirm(const Taken &taken)
 	pg::confirm_numbers(slot, {taken.last_number, sweep_.active() ? 0 : taken.last_number});
 }
 
-/*
- * Retained items may go when a save that began after their delivery is complete
- * and every replica has them, in no case before a minute has passed.  A Redis
- * that does not tell leaves an hour.
- */
+Moment
+this_moment()
+{
+	auto steady = std::chrono::steady_clock::now().time_since_epoch();
+
+	return {GetCurrentTimestamp(),
+	        std::chrono::duration_cast<std::chrono::microseconds>(steady).count()};
+}
+
+/* Retained items that Redis cannot forget any more go. */
 void
 Delivery::maybe_purge()
 {
-	TimestampTz now = GetCurrentTimestamp();
+	Moment now = this_moment();
 
-	if (!watching_ || now < next_purge_ || info_at_ == 0)
+	if (!watching_ || now.steady < next_purge_ || !retention_.knows_server())
 		return;
-	next_purge_ = now + kPurgeEveryMs * 1000;
+	next_purge_ = now.steady + kPurgeEveryMs * 1000;
 
-	TimestampTz safe = 0;
-
-	if (info_.appends)
-		safe = now;
-	else if (info_.save_age_us >= 0)
-		safe = info_at_ - info_.save_age_us;
-	if (info_.replicas > 0)
-		safe = Min(safe, replicated_through_);
-	safe = Min(safe - kRetainedWindowMs * 1000, now - kRetainAtLeastMs * 1000);
-	safe = Max(safe, now - kLossWindowMs * 1000);
-
+	TimestampTz safe = retention_.safe_before(now);
 	bool left = false;
 	int64 purged = 0;
 

@@ -19,7 +19,7 @@
 #include <vector>
 
 #include "core/base/error.hpp"
-#include "core/invalidation/server_info.hpp"
+#include "core/invalidation/retention.hpp"
 #include "ext/invalidation/batch.hpp"
 #include "ext/invalidation/commands.hpp"
 #include "ext/invalidation/delivery.hpp"
@@ -81,6 +81,8 @@ struct Sweep
 	void add_row(const OutboxRow &row, Oid of_file);
 };
 
+Moment this_moment();
+
 class Delivery
 {
   public:
@@ -136,15 +138,11 @@ class Delivery
 	TimestampTz next_look_at_size_ = 0;
 	int64 dead_retained_ = 0;
 	TimestampTz next_repeat_ = 0; /* 0: nothing is to be repeated */
-	TimestampTz next_check_ = 0;
-	TimestampTz next_purge_ = 0;
+	int64 next_check_ = 0;        /* steady */
+	int64 next_purge_ = 0;
 	RecentNames retained_names_;
 	Sweep sweep_;
-	ServerInfo info_;
-	TimestampTz info_at_ = 0;
-	uint64_t replicated_offset_ = 0; /* the master's, when replicated_at_ was taken */
-	TimestampTz replicated_at_ = 0;
-	TimestampTz replicated_through_ = 0;
+	Retention retention_;
 };
 
 } /* namespace cache_ext::invalidation */

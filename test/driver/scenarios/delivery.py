@@ -8,7 +8,7 @@ import threading
 import time
 
 import psycopg2
-from harness import Postgres, Redis, RedisGone, expect, program, run_as_server, wait_for
+from harness import Postgres, Redis, RedisClient, RedisGone, expect, free_port, program, run_as_server, wait_for
 
 
 def with_servers(name, body, redis_options=(), preload=True, durable=False, **settings):
@@ -247,6 +247,68 @@ def an_older_redis_is_told_again_what_it_has_forgotten(_):
         expect(redis.ask("EXISTS", "kept") == 1, "something else was removed")
 
     with_servers("older", body)
+
+
+AT_ONCE = ("--repl-diskless-sync-delay", "0")     # a replica is served without waiting for others
+
+
+def a_replica_that_takes_over_is_told_what_it_has_missed(_):
+    port = free_port()
+
+    def body(server, redis, db):
+        def epoch():
+            return db.value("SELECT epoch FROM invalidation_status")
+
+        def exists(*keys):
+            with RedisClient(redis.path) as client:
+                return client("EXISTS", *keys)
+
+        work = os.environ["CACHE_EXT_WORK"]
+        replica_port = free_port()
+        replica = Redis(os.path.join(work, "follower"), options=("--port", str(replica_port), *AT_ONCE))
+        try:
+            replica.start()
+            redis.ask("MSET", "a:1", "old", "a:2", "old", "kept", "x")
+            db.run("INSERT INTO orders VALUES (9, 9)")      # so that this Redis is the known one
+            own = "SELECT cache_get('own', 'SELECT count(*) FROM orders', tags => ARRAY['orders'])"
+            drained(db)
+            wait_for("an own entry", lambda: db.run(own) and redis.ask("EXISTS", "own"))
+            replica.ask("REPLICAOF", "127.0.0.1", port)
+            wait_for("the replica has it all", lambda: replica.ask("EXISTS", "a:1", "a:2", "kept", "own") == 4)
+            replica.ask("REPLICAOF", "NO", "ONE")
+            db.run("INSERT INTO orders VALUES (1, 1), (2, 2)")
+            gone(redis, "a:1", "a:2")
+            drained(db)
+            before = epoch()
+            redis.kill()
+            expect(replica.ask("EXISTS", "a:1", "a:2") == 2, "the replica has heard of it after all")
+            os.replace(replica.path, redis.path)            # it takes over the address
+            wait_for("what it missed has gone", lambda: exists("a:1", "a:2") == 0)
+            drained(db)
+            expect(epoch() > before, "the epoch is the one of the server that died")
+            expect(exists("kept") == 1, "something else was removed")
+            found = db.value(own)
+            expect('"count": 3' in found or '"count":3' in found, f"an own entry of the other server is believed: {found}")
+
+            # A server that is made a replica by hand cuts no connection, and takes over what the other has.
+            other = Redis(os.path.join(work, "older"), options=("--port", str(port), *AT_ONCE)).start()
+            other.ask("MSET", "a:1", "old", "kept", "x")
+            before = epoch()
+            try:
+                with RedisClient(redis.path) as client:
+                    client("REPLICAOF", "127.0.0.1", port)
+                    wait_for("it has what the other has", lambda: client("EXISTS", "a:1") == 1)
+                    client("REPLICAOF", "NO", "ONE")
+                wait_for("what came back has gone", lambda: exists("a:1") == 0)
+                wait_for("the epoch has changed", lambda: epoch() > before)
+                drained(db)
+                expect(exists("kept") == 1, "something else was removed")
+            finally:
+                other.stop()
+        finally:
+            replica.stop()
+
+    with_servers("takeover", body, redis_options=("--port", str(port), *AT_ONCE), cache_ext__memory_size="0")
 
 
 def a_redis_configured_late_gets_a_new_epoch_and_everything_watched_goes(_):
@@ -515,6 +577,7 @@ TESTS = [
     truncate_takes_everything_that_rows_could_name,
     events_are_numbered_without_a_gap_and_say_what_is_gone,
     an_older_redis_is_told_again_what_it_has_forgotten,
+    a_replica_that_takes_over_is_told_what_it_has_missed,
     a_redis_configured_late_gets_a_new_epoch_and_everything_watched_goes,
     a_redis_without_memory_still_loses_what_is_invalid,
     a_set_holds_unless_somebody_else_touched_its_buckets,

@@ -180,9 +180,54 @@ def resets_and_single_bytes_end_in_time(options):
             check_end(servers, db)
 
 
+def a_delivery_survives_every_answer(options):
+    """Each command of a delivery is answered wrongly once, in many ways; all arrives in the end, by the same worker."""
+    honest = {
+        b"INFO": bulk("run_id:one\r\nmaster_replid:two\r\n"), b"SET": b"+OK\r\n", b"MSET": b"+OK\r\n",
+        b"CLIENT": b"+OK\r\n", b"SELECT": b"+OK\r\n", b"SREM": b":1\r\n", b"UNLINK": b":1\r\n", b"EXISTS": b":1\r\n", b"PUBLISH": b":0\r\n",
+        b"SSCAN": b"*2\r\n$1\r\n0\r\n*1\r\n$1\r\nm\r\n", b"SCAN": b"*2\r\n$1\r\n0\r\n*1\r\n$1\r\nf\r\n",
+    }
+    lies = [b"-LOADING Redis is loading the dataset in memory\r\n", b"-READONLY replica\r\n", b"-ERR %s%n%500000d\x1b[31m\r\n",
+            b"-NOPERM no\r\n", b"garbage\r\n", b"*-7\r\n", b"$99999999999999999999\r\n", b":1\r\n:2\r\n", b"*1\r\n" * 100000, False]
+    odd = [b":1\r\n", b"$-1\r\n", b"*2\r\n$1\r\n0\r\n", b"*2\r\n:1\r\n:2\r\n", b"*0\r\n", b"*2\r\n$3\r\nabc\r\n*0\r\n"]
+    current, told, seen = {}, [], []
+
+    def reply(request):
+        name = request[0].upper()
+        told.append(request)
+        if current.get("command") == name:
+            seen.append(current.pop("command"))
+            return current["lie"]
+        if name == b"SSCAN" and request[2] == b"abc":
+            return b"-ERR invalid cursor\r\n"
+        return honest[name]
+
+    fake = Server("hostile_delivery", reply)
+    with Servers("hostile_delivery_pg", fake, **settings()) as servers:
+        with servers.session() as db:
+            db.run("SELECT cache_invalidate('first')")
+            wait_for("the first is delivered", lambda: db.value("SELECT pending FROM invalidation_status") == 0)
+            worker = db.value("SELECT worker_pid FROM invalidation_status")
+            commands = (b"SET", b"MSET", b"UNLINK", b"EXISTS", b"SSCAN", b"SREM", b"SCAN", b"PUBLISH")
+            cases = [(command, lie) for i, command in enumerate(commands)
+                     for lie in lies[i % 2::2] + (odd if command in (b"SSCAN", b"SCAN") else [])]
+            for number, (command, lie) in enumerate(cases):
+                current.update(lie=lie, command=command)
+                db.run("SELECT cache_invalidate('k%s'), cache_invalidate_tags('t%s'), cache_invalidate_pattern('p%s*')",
+                       (number, number, number))
+                wait_for(f"{command} was answered with {lie if lie is False else lie[:40]!r}, and all is delivered",
+                         lambda: "command" not in current and db.value("SELECT pending FROM invalidation_status") == 0)
+                wait_for("the key is named", lambda: any(r[0] == b"UNLINK" and b"k%d" % number in r for r in told), 5)
+                told.clear()
+            expect(len(seen) == len(cases), "a lie was not told")
+            expect(db.value("SELECT worker_pid FROM invalidation_status") == worker, "the worker is another one")
+            check_end(servers, db)
+
+
 TESTS = [
     reads_survive_every_answer,
     a_handshake_survives_every_answer,
     counting_says_that_it_cannot,
+    a_delivery_survives_every_answer,
     resets_and_single_bytes_end_in_time,
 ]
