@@ -143,6 +143,7 @@ class Query:
         if choice < 0.68:
             return f"count(DISTINCT {self.pick(number, self.text(t), self.any_column(t))}){only}"
         if choice < 0.75:
+            self.spelled = self.spelled or f"{t}.n" in number
             return f"{self.pick('sum', 'avg')}(DISTINCT {number}){only}"
         if choice < 0.82:
             return f"{self.pick('bool_and', 'bool_or', 'every')}({self.boolean(t)}){only}"

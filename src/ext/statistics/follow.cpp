@@ -9,7 +9,7 @@
  */
 #include "ext/statistics/follow.hpp"
 #include "ext/statistics/capture.hpp"
-#include "ext/statistics/create.hpp"
+#include "ext/statistics/relations.hpp"
 #include "ext/statistics/feed.hpp"
 #include "ext/statistics/fill.hpp"
 #include "ext/statistics/lost_index.hpp"

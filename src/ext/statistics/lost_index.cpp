@@ -7,7 +7,7 @@
  */
 #include "ext/statistics/lost_index.hpp"
 #include "ext/statistics/capture.hpp"
-#include "ext/statistics/create.hpp"
+#include "ext/statistics/relations.hpp"
 #include "ext/statistics/fill.hpp"
 #include "ext/statistics/source_index.hpp"
 #include "ext/statistics/sources.hpp"

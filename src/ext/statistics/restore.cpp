@@ -15,7 +15,7 @@
  */
 #include "ext/statistics/restore.hpp"
 #include "ext/statistics/capture.hpp"
-#include "ext/statistics/create.hpp"
+#include "ext/statistics/relations.hpp"
 #include "ext/statistics/fill.hpp"
 #include "ext/statistics/sources.hpp"
 #include "ext/statistics/triggers.hpp"

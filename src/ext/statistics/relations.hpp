@@ -1,7 +1,8 @@
 /*-------------------------------------------------------------------------
  *
- * create.hpp
- *		What creating a statistic and taking up a restored one have in common.
+ * relations.hpp
+ *		The relations of a statistic: the tables that keep its state, the foreign
+ *		table that reads it and the view over that.
  *
  *-------------------------------------------------------------------------
  */
@@ -17,6 +18,12 @@ namespace cache_ext::statistics {
  * their next statement on.
  */
 void establish(const StatisticRow &row, const Definition *sketch);
+
+/*
+ * The foreign table with the columns of the query, and the view of this name
+ * over it that users read; notes both in the row.
+ */
+void create_relations(StatisticRow *row, const char *schema, const char *name);
 
 /* The table of a part. */
 void create_part(const Definition *definition, int32 statistic, int part);
