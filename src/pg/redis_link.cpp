@@ -204,11 +204,12 @@ note_failure(const Error &error)
 	if (change.what != HealthChange::kFailed)
 		return;
 	call([&] {
-		ereport(LOG, (errmsg_internal("%s", error.message().c_str()),
-		              error.detail().empty() ? 0 : errdetail_internal("%s", error.detail().c_str()),
-		              errhint("Until it answers, queries and the memory of the server take over; "
-		                      "invalidations are kept."),
-		              errhidestmt(true)));
+		ereport(log_level,
+		        (errmsg_internal("%s", error.message().c_str()),
+		         error.detail().empty() ? 0 : errdetail_internal("%s", error.detail().c_str()),
+		         errhint("Until it answers, queries and the memory of the server take over; "
+		                 "invalidations are kept."),
+		         errhidestmt(true)));
 	});
 }
 
@@ -221,13 +222,13 @@ note_success(const std::string &name)
 		return;
 	call([&] {
 		if (change.what == HealthChange::kConnected)
-			ereport(LOG,
+			ereport(log_level,
 			        (errmsg("connected to Redis server \"%s\"", name.c_str()), errhidestmt(true)));
 		else
-			ereport(LOG, (errmsg_plural("reconnected to Redis server \"%s\" after %u try",
-			                            "reconnected to Redis server \"%s\" after %u tries",
-			                            change.tries, name.c_str(), change.tries),
-			              errhidestmt(true)));
+			ereport(log_level, (errmsg_plural("reconnected to Redis server \"%s\" after %u try",
+			                                  "reconnected to Redis server \"%s\" after %u tries",
+			                                  change.tries, name.c_str(), change.tries),
+			                    errhidestmt(true)));
 	});
 }
 

@@ -43,6 +43,7 @@ constexpr int kDefaultMemorySizeKb = 64 * 1024;
 constexpr int kMaxMemorySizeKb = 1024 * 1024 * 1024;
 constexpr int kMaxMaxLoads = 1024;
 constexpr int kMaxWarmIntervalS = 24 * 3600;
+constexpr int kMaxLogEveryS = 24 * 3600;
 constexpr int kDefaultLoadWaitMs = 5000;
 constexpr size_t kMaxKeyPrefix = 256;
 constexpr int kDefaultInvalidationTimeoutMs = 1000;
@@ -70,6 +71,8 @@ int invalidation_mode = kInvalidationAsync;
 int invalidation_timeout_ms = kDefaultInvalidationTimeoutMs;
 int memory_size_kb = kDefaultMemorySizeKb;
 int warm_interval_s = 0;
+int log_level = LOG;
+int log_every_s = 0;
 unsigned int redis_settings_generation = 1;
 
 static const config_enum_entry kInvalidationModes[] = {
@@ -330,6 +333,24 @@ define_cache_settings()
 	                        GUC_UNIT_KB, nullptr, nullptr, nullptr);
 }
 
+static const config_enum_entry kLogLevels[] = {{"log", LOG, false},       {"debug1", DEBUG1, false},
+                                               {"debug2", DEBUG2, false}, {"debug3", DEBUG3, false},
+                                               {"debug4", DEBUG4, false}, {"debug5", DEBUG5, false},
+                                               {nullptr, 0, false}};
+
+static void
+define_log_settings()
+{
+	DefineCustomEnumVariable("cache_ext.log_level",
+	                         "Level of the lines in the log that say what happened.",
+	                         "Connections to Redis made and lost, warming, figures.", &log_level,
+	                         LOG, kLogLevels, PGC_SUSET, 0, nullptr, nullptr, nullptr);
+	DefineCustomIntVariable(
+	    "cache_ext.log_every", "Time between two lines in the log with figures of the cache.",
+	    "0 switches it off. Needs cache_ext in shared_preload_libraries.", &log_every_s, 0, 0,
+	    kMaxLogEveryS, PGC_SUSET, GUC_UNIT_S, nullptr, nullptr, nullptr);
+}
+
 static void
 define_statistics_settings()
 {
@@ -365,6 +386,7 @@ define_settings()
 	define_redis_settings();
 	define_cache_settings();
 	define_invalidation_settings();
+	define_log_settings();
 	MarkGUCPrefixReserved("cache_ext");
 }
 

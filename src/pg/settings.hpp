@@ -53,6 +53,10 @@ enum InvalidationMode
 extern int invalidation_mode;
 extern int invalidation_timeout_ms;
 
+/* Of the lines in the log that say what happened: LOG or a DEBUG level. */
+extern int log_level;
+extern int log_every_s; /* between lines with figures of the cache; 0: none */
+
 /* Grows whenever an address, a password file or their like is assigned: connections compare. */
 extern unsigned int redis_settings_generation;
 

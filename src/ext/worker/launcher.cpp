@@ -7,13 +7,13 @@
  * promotion it runs a worker once in every database, since partial rows and
  * undelivered rows may be left from before; where the extension is not installed,
  * the worker leaves at once.  It also keeps the list of the hottest cache keys of
- * all databases (ext/cache/hot_list.hpp), and knows when one is to be warmed.
+ * all databases (ext/cache/hot_list.hpp), and knows when a worker is due.
  *
  *-------------------------------------------------------------------------
  */
 #include "ext/cache/hot_list.hpp"
 #include "ext/worker/start.hpp"
-#include "ext/worker/warm_table.hpp"
+#include "ext/worker/agenda.hpp"
 #include "pg/guard.hpp"
 #include "pg/worker_table.hpp"
 
@@ -109,19 +109,19 @@ start_missing()
 		else
 		{
 			pg::forget_database(missing[i]);
-			forget_warming(missing[i]);
+			forget_agenda(missing[i]);
 		}
 	}
 	list_free(databases);
 }
 
-/* Work for the workers where something is to be warmed; returns how long nothing will be. */
+/* Work for the workers where something is due; returns how long nothing more will be. */
 long
-start_warming()
+look_at_agenda()
 {
 	Oid due[pg::kWorkerSlots];
 	TimestampTz next;
-	int count = databases_to_warm(due, pg::kWorkerSlots, &next);
+	int count = databases_with_agenda(due, pg::kWorkerSlots, &next);
 
 	for (int i = 0; i < count; ++i)
 		pg::mark_work_of(due[i], pg::kWorkWarming);
@@ -198,7 +198,7 @@ cache_ext_launcher_main(Datum)
 			ProcessConfigFile(PGC_SIGHUP);
 			worker::look_everywhere();
 		}
-		wait_ms = worker::start_warming();
+		wait_ms = worker::look_at_agenda();
 		worker::start_missing();
 	}
 }

@@ -22,7 +22,7 @@
 #include "ext/worker/child.hpp"
 #include "ext/worker/start.hpp"
 #include "ext/worker/verbs.hpp"
-#include "ext/worker/warm_table.hpp"
+#include "ext/worker/agenda.hpp"
 #include "pg/guard.hpp"
 #include "pg/settings.hpp"
 #include "pg/worker_table.hpp"
@@ -151,7 +151,10 @@ class Loop
 			next_verification_ = in_ms(pg::verify_interval_s * INT64CONST(1000));
 		}
 		attempt(&housekeeping_, context_);
-		note_warm_interval(turn.installed ? pg::warm_interval_s : 0);
+		note_intervals(turn.installed ? pg::warm_interval_s : 0,
+		               turn.installed ? pg::log_every_s : 0);
+		if (log_is_due())
+			attempt(&figures_, context_);
 		next_sweep_ = in_ms(kSweepMs);
 		if (!turn.delivery.hold)
 			next_delivery_ = 0;
@@ -317,6 +320,7 @@ class Loop
 	Verb fill_ = {"cache_ext: filling statistics", run_fill, 0, 0, 0, 0};
 	Verb vacuum_ = {"cache_ext: vacuuming", run_vacuum, 0, 0, 0, 0};
 	Verb outbox_vacuum_ = {"cache_ext: vacuuming the outbox", run_outbox_vacuum, 0, 0, 0, 0};
+	Verb figures_ = {"cache_ext: logging figures", run_log_figures, 0, 0, 0, 0};
 	Verb finish_ = {"cache_ext: leaving", invalidation::finish_delivery, 0, 0, 0, 0};
 	bool started_ = false;
 	bool fold_wanted_ = false;

@@ -8,7 +8,7 @@
 #include "ext/worker/start.hpp"
 
 #include "ext/worker.hpp"
-#include "ext/worker/warm_table.hpp"
+#include "ext/worker/agenda.hpp"
 #include "pg/worker_table.hpp"
 
 extern "C" {
@@ -76,7 +76,7 @@ register_worker()
 {
 	preloaded = process_shared_preload_libraries_in_progress;
 	pg::register_worker_table();
-	register_warm_table();
+	register_agenda();
 	register_session_hooks();
 	if (preloaded && !IsBinaryUpgrade)
 		register_launcher();

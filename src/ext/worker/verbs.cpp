@@ -7,15 +7,19 @@
  */
 #include "ext/worker/verbs.hpp"
 
+#include "ext/cache/counters.hpp"
 #include "ext/invalidation/outbox.hpp"
+#include "ext/worker/agenda.hpp"
 #include "ext/worker/start.hpp"
 #include "pg/objects.hpp"
+#include "pg/settings.hpp"
 
 extern "C" {
 #include "access/table.h"
 #include "access/xact.h"
 #include "catalog/pg_database.h"
 #include "catalog/pg_db_role_setting.h"
+#include "commands/dbcommands.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "storage/lwlock.h"
@@ -186,6 +190,46 @@ void
 run_outbox_vacuum()
 {
 	invalidation::vacuum_outbox();
+}
+
+/* Counts of now, added up over the tiers. */
+static LogFigures
+counted_figures()
+{
+	using namespace cache;
+	TimestampTz since;
+	Counts counts = counts_of_database(&since);
+	auto events = [&](Tier tier, Event event) {
+		return counts.tiers[static_cast<int>(tier)].events[static_cast<int>(event)];
+	};
+
+	return {events(Tier::kMemory, Event::kHit),
+	        events(Tier::kRedis, Event::kHit),
+	        events(Tier::kQuery, Event::kHit),
+	        events(Tier::kQuery, Event::kMiss),
+	        events(Tier::kRedis, Event::kError) + events(Tier::kQuery, Event::kError),
+	        events(Tier::kQuery, Event::kStaleHit)};
+}
+
+/* A line for what has happened, none for nothing. */
+void
+run_log_figures()
+{
+	int seconds = 0;
+	LogFigures figures = take_log_figures(counted_figures(), &seconds);
+	uint64 reads = figures.memory + figures.redis + figures.queries + figures.nothing;
+
+	if (reads + figures.errors == 0)
+		return;
+	StartTransactionCommand();
+	ereport(pg::log_level,
+	        (errmsg("cache of database \"%s\" in the last %d s: " UINT64_FORMAT
+	                " from memory, " UINT64_FORMAT " from Redis, " UINT64_FORMAT
+	                " by queries, " UINT64_FORMAT " not there, " UINT64_FORMAT
+	                " errors, " UINT64_FORMAT " expired values given",
+	                get_database_name(MyDatabaseId), seconds, figures.memory, figures.redis,
+	                figures.queries, figures.nothing, figures.errors, figures.stale)));
+	CommitTransactionCommand();
 }
 
 } /* namespace cache_ext::worker */

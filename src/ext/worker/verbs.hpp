@@ -53,5 +53,6 @@ void run_fill();
 void run_delivery();
 void run_vacuum();
 void run_outbox_vacuum();
+void run_log_figures();
 
 } /* namespace cache_ext::worker */

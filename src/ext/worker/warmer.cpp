@@ -18,7 +18,7 @@
 #include "ext/cache/warm.hpp"
 #include "ext/invalidation/outbox.hpp"
 #include "ext/worker/start.hpp"
-#include "ext/worker/warm_table.hpp"
+#include "ext/worker/agenda.hpp"
 #include "pg/guard.hpp"
 #include "pg/settings.hpp"
 
@@ -247,10 +247,11 @@ class Warmer
 
 		pg::call([&] {
 			if (failed == 0)
-				ereport(LOG, (errmsg("warmed %u %s", loaded, what)));
+				ereport(pg::log_level, (errmsg("warmed %u %s", loaded, what)));
 			else
-				ereport(LOG, (errmsg("could not warm %u of %u %s", failed, failed + loaded, what),
-				              errdetail_internal("%s", error)));
+				ereport(pg::log_level,
+				        (errmsg("could not warm %u of %u %s", failed, failed + loaded, what),
+				         errdetail_internal("%s", error)));
 		});
 	}
 

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import threading
+import time
 
 import psycopg2
 from harness import expect, make_directory, popen, run_as_server, wait_for, Postgres, program
@@ -125,6 +126,37 @@ def figures_are_what_monitoring_reads(options):
                        nextjs["redis"]["connected"] is True and
                        re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", nextjs["timestamp"]), f"{nextjs}")
                 expect(django["hits"] == 7 and django["hit_rate"] == 100 and django["redis_connected"] is True, f"{django}")
+
+
+def the_log_tells_figures_each_so_often(options):
+    with Cache("log_every", cache_ext__memory_size="'16MB'") as cache:
+        db = cache.session()
+
+        def lines(text):
+            with open(cache.postgres.log, errors="replace") as file:
+                return [line for line in file if text in line]
+
+        settle(db)
+        expect(len(lines("connected to Redis server")) == 1, "a connection is not told once")
+        expect(not lines('cache of database'), "told although it is off")
+        with cache.postgres.session() as other:
+            other.run("ALTER DATABASE shop SET cache_ext.log_every = '2s'")
+        wait_for("what was read before is told", lambda: len(lines('cache of database "shop"')) == 1)
+        for _ in range(50):
+            db.value("SELECT cache_get('k')")
+        db.fails("22012", "SELECT cache_get('failing', 'SELECT 1/0')")
+        wait_for("it is told", lambda: [line for line in lines("cache of database") if
+                                        re.search(r" 50 from memory, 0 from Redis, 0 by queries, 0 not there, 1 errors", line)])
+        told = len(lines("cache of database"))
+        time.sleep(2.5)
+        expect(len(lines("cache of database")) == told, "told although nothing was read")
+        cache.postgres.set(cache_ext__log_level="debug1")
+        wait_for("the setting is there", lambda: db.value("SHOW cache_ext.log_level") == "debug1")
+        cache.redis.stop()
+        db.value("SELECT cache_get('k')")
+        db.value("SELECT cache_get('elsewhere')")
+        time.sleep(2.5)
+        expect(len(lines("cache of database")) == told and not lines("could not connect"), "told although it is hidden")
 
 
 def an_entry_explains_itself(options):
@@ -331,6 +363,7 @@ def a_standby_changes_nothing_at_once(options):
 TESTS = [
     figures_add_up_over_sessions_that_come_and_go,
     figures_are_what_monitoring_reads,
+    the_log_tells_figures_each_so_often,
     an_entry_explains_itself,
     warming_loads_what_loaders_name,
     another_language_reads_an_entry_and_knows_whether_it_holds,

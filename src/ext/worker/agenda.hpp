@@ -1,7 +1,11 @@
 /*-------------------------------------------------------------------------
  *
- * warm_table.hpp
- *		Shared memory: which databases are to be warmed, when, and how it went.
+ * agenda.hpp
+ *		Shared memory: what workers do at times of their own, and when.
+ *
+ * Warming, each cache_ext.warm_interval and after a restart, and the line in the
+ * log each cache_ext.log_every.  The launcher looks here for databases whose worker
+ * has gone although something is due.
  *
  * One lightweight lock, a leaf, held for a few assignments.  Without preloading
  * there is no table: nothing is due, and nothing is ever begun.
@@ -19,7 +23,7 @@ extern "C" {
 namespace cache_ext::worker {
 
 /* Hooks for shared memory. */
-void register_warm_table();
+void register_agenda();
 
 /* What there is to warm. */
 enum class Warming : char
@@ -41,14 +45,29 @@ struct WarmReport
 
 /* ---- the worker's side ---- */
 
-/* What the setting is in this database; a change makes named keys due. */
-void note_warm_interval(int seconds);
+/* What the settings are in this database, in seconds; a change makes named keys due. */
+void note_intervals(int warm, int log);
 
 /* What is due in this database now, if nobody is warming on this server. */
 Warming due_warming();
 
 /* Is anything due, or under way in this database?  Then the worker stays. */
 bool warming_waits();
+
+/* What a line in the log tells: counts since the last one. */
+struct LogFigures
+{
+	uint64 memory;
+	uint64 redis;
+	uint64 queries;
+	uint64 nothing; /* neither a tier nor a query had the key */
+	uint64 errors;
+	uint64 stale;
+};
+
+/* Is a line due?  Given the counts of now, returns what has been added since the last time. */
+bool log_is_due();
+LogFigures take_log_figures(const LogFigures &counted, int *seconds);
 
 /* ---- the warmer's ---- */
 
@@ -63,9 +82,9 @@ bool end_warming(Warming what, uint32 loaded, uint32 failed, const char *error);
 void expect_hottest(Oid database);
 
 /* Databases where something is due; returns how many were written.  *next is when more will be. */
-int databases_to_warm(Oid *databases, int limit, TimestampTz *next);
+int databases_with_agenda(Oid *databases, int limit, TimestampTz *next);
 
-void forget_warming(Oid database); /* it is gone */
+void forget_agenda(Oid database); /* it is gone */
 
 /* ---- for people ---- */
 

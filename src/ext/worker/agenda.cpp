@@ -1,11 +1,11 @@
 /*-------------------------------------------------------------------------
  *
- * warm_table.cpp
- *		Which databases are to be warmed; see warm_table.hpp.
+ * agenda.cpp
+ *		What workers do at times of their own; see agenda.hpp.
  *
  *-------------------------------------------------------------------------
  */
-#include "ext/worker/warm_table.hpp"
+#include "ext/worker/agenda.hpp"
 
 #include "pg/worker_table.hpp"
 
@@ -16,6 +16,7 @@ extern "C" {
 #include "storage/lwlock.h"
 #include "storage/shmem.h"
 #include "utils/builtins.h"
+#include "utils/datetime.h"
 
 PG_FUNCTION_INFO_V1(cache_ext_warm_report);
 }
@@ -24,7 +25,7 @@ namespace cache_ext::worker {
 
 namespace {
 
-constexpr const char *kTranche = "cache_ext warming";
+constexpr const char *kTranche = "cache_ext agenda";
 constexpr int kHottestAttempts = 3; /* a warmer that is terminated is started again */
 
 enum Outcome
@@ -42,6 +43,9 @@ struct Slot
 	int hottest_attempts; /* left; 0: not to be loaded */
 	bool hottest_asked;   /* in this life of the server */
 	Outcome said;
+	int log_every_s;
+	TimestampTz logged_at; /* the last line, or when the setting was first seen */
+	LogFigures logged;     /* the counts of then */
 };
 
 struct Table
@@ -73,7 +77,7 @@ on_startup()
 	if (previous_startup != nullptr)
 		previous_startup();
 	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
-	table = static_cast<Table *>(ShmemInitStruct("cache_ext warming", sizeof(Table), &found));
+	table = static_cast<Table *>(ShmemInitStruct("cache_ext agenda", sizeof(Table), &found));
 	if (!found)
 	{
 		memset(table, 0, sizeof(*table));
@@ -117,6 +121,12 @@ due(const Slot &slot, TimestampTz now)
 	return slot.report.interval_s > 0 && slot.due_at <= now ? Warming::kNamed : Warming::kNothing;
 }
 
+TimestampTz
+log_due_at(const Slot &slot)
+{
+	return slot.log_every_s > 0 ? slot.logged_at + slot.log_every_s * USECS_PER_SEC : DT_NOEND;
+}
+
 /* The warmer goes, however it comes. */
 void
 leave(int, Datum)
@@ -130,7 +140,7 @@ leave(int, Datum)
 } /* namespace */
 
 void
-register_warm_table()
+register_agenda()
 {
 	if (!process_shared_preload_libraries_in_progress)
 		return;
@@ -141,18 +151,61 @@ register_warm_table()
 }
 
 void
-note_warm_interval(int seconds)
+note_intervals(int warm, int log)
 {
 	if (table == nullptr)
 		return;
 
 	Held held(LW_EXCLUSIVE);
-	Slot *slot = slot_of(MyDatabaseId, seconds > 0);
+	Slot *slot = slot_of(MyDatabaseId, warm > 0 || log > 0);
 
-	if (slot == nullptr || slot->report.interval_s == seconds)
+	if (slot == nullptr)
 		return;
-	slot->report.interval_s = seconds;
-	slot->due_at = GetCurrentTimestamp();
+	if (slot->report.interval_s != warm)
+		slot->due_at = GetCurrentTimestamp();
+	slot->report.interval_s = warm;
+	if (slot->log_every_s == 0)
+		slot->logged_at = GetCurrentTimestamp();
+	slot->log_every_s = log;
+}
+
+bool
+log_is_due()
+{
+	if (table == nullptr)
+		return false;
+
+	Held held(LW_SHARED);
+	Slot *slot = slot_of(MyDatabaseId, false);
+
+	return slot != nullptr && log_due_at(*slot) <= GetCurrentTimestamp();
+}
+
+/* Figures that have become fewer were reset meanwhile. */
+static uint64
+added(uint64 now, uint64 before)
+{
+	return now >= before ? now - before : now;
+}
+
+LogFigures
+take_log_figures(const LogFigures &counted, int *seconds)
+{
+	Held held(LW_EXCLUSIVE);
+	Slot *slot = slot_of(MyDatabaseId, false);
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (slot == nullptr)
+		return {};
+
+	LogFigures before = slot->logged;
+
+	*seconds = static_cast<int>((now - slot->logged_at) / USECS_PER_SEC);
+	slot->logged = counted;
+	slot->logged_at = now;
+	return {added(counted.memory, before.memory),   added(counted.redis, before.redis),
+	        added(counted.queries, before.queries), added(counted.nothing, before.nothing),
+	        added(counted.errors, before.errors),   added(counted.stale, before.stale)};
 }
 
 Warming
@@ -243,7 +296,7 @@ expect_hottest(Oid database)
 }
 
 int
-databases_to_warm(Oid *databases, int limit, TimestampTz *next)
+databases_with_agenda(Oid *databases, int limit, TimestampTz *next)
 {
 	Held held(LW_SHARED);
 	TimestampTz now = GetCurrentTimestamp();
@@ -254,16 +307,18 @@ databases_to_warm(Oid *databases, int limit, TimestampTz *next)
 	{
 		if (!OidIsValid(slot.database))
 			continue;
-		if (due(slot, now) != Warming::kNothing && count < limit)
+		if ((due(slot, now) != Warming::kNothing || log_due_at(slot) <= now) && count < limit)
 			databases[count++] = slot.database;
-		else if (slot.report.interval_s > 0 && slot.due_at > now)
+		if (slot.report.interval_s > 0 && slot.due_at > now)
 			*next = Min(*next, slot.due_at);
+		if (log_due_at(slot) > now)
+			*next = Min(*next, log_due_at(slot));
 	}
 	return count;
 }
 
 void
-forget_warming(Oid database)
+forget_agenda(Oid database)
 {
 	Held held(LW_EXCLUSIVE);
 	Slot *slot = slot_of(database, false);
