@@ -47,6 +47,17 @@ tag_of(Maintenance what)
 	return tag;
 }
 
+/* A log's lock has the log's number where the others have the extension's. */
+static LOCKTAG
+tag_of_log(Oid log)
+{
+	constexpr uint16 kLog = 4;
+	LOCKTAG tag;
+
+	SET_LOCKTAG_OBJECT(tag, MyDatabaseId, ExtensionRelationId, log, kLog);
+	return tag;
+}
+
 static bool
 acquire(Maintenance what, LOCKMODE mode, bool wait)
 {
@@ -59,6 +70,28 @@ bool
 take_maintenance_lock(Maintenance what, bool wait)
 {
 	return acquire(what, ExclusiveLock, wait);
+}
+
+void
+release_maintenance_lock(Maintenance what)
+{
+	LOCKTAG tag = tag_of(what);
+
+	(void) LockRelease(&tag, ExclusiveLock, false);
+}
+
+bool
+keep_fillings_away()
+{
+	return acquire(Maintenance::kFilling, ShareLock, false);
+}
+
+bool
+claim_log(Oid log)
+{
+	LOCKTAG tag = tag_of_log(log);
+
+	return LockAcquire(&tag, ExclusiveLock, false, true) != LOCKACQUIRE_NOT_AVAIL;
 }
 
 bool
@@ -76,6 +109,7 @@ holds_off_maintenance()
 void
 hold_off_maintenance(bool deliveries_too)
 {
+	(void) acquire(Maintenance::kFilling, ShareLock, true);
 	(void) acquire(Maintenance::kFolding, ShareLock, true);
 	if (deliveries_too)
 		(void) acquire(Maintenance::kDelivery, ShareLock, true);

@@ -364,6 +364,7 @@ refresh(Oid relation, bool concurrently)
 		return;
 	}
 	lock_sources(relations, ShareRowExclusiveLock);
+	(void) pg::take_maintenance_lock(pg::Maintenance::kFilling, true);
 	(void) pg::take_maintenance_lock(pg::Maintenance::kFolding, true);
 	while (fold_sources(source_rows(row.id)) > 0)
 		;
@@ -428,6 +429,7 @@ cache_ext_statistics_fold(PG_FUNCTION_ARGS)
 
 	require_fresh_snapshot("statistics_fold()");
 	PG_RETURN_INT64(pg::guard([&] {
+		(void) pg::take_maintenance_lock(pg::Maintenance::kFilling, true);
 		(void) pg::take_maintenance_lock(pg::Maintenance::kFolding, true);
 		return fold_sources(all ? all_sources() : source_rows(statistic_of(relation).id));
 	}));

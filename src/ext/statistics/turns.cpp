@@ -85,6 +85,29 @@ fold_all(List *sources)
 	}
 }
 
+/*
+ * Until the filling ends nobody else may fold these logs, nor any log that
+ * another statistic of theirs has partial rows in: its tables have changes that
+ * are not committed yet.  Nobody folds now, so all of them are free.
+ */
+static void
+claim_neighbours(List *sources)
+{
+	ListCell *cell;
+	ListCell *statistic;
+	ListCell *neighbour;
+
+	foreach (cell, sources)
+		foreach (statistic, statistics_of_source(static_cast<SourceRow *>(lfirst(cell))->id))
+			foreach (neighbour, sources_of_statistic(lfirst_int(statistic)))
+			{
+				SourceRow source;
+
+				if (find_source(lfirst_int(neighbour), &source) && !pg::claim_log(source.log))
+					elog(ERROR, "log %u is being folded", source.log);
+			}
+}
+
 static FillTurn
 fill_unfilled(const StatisticRow &row)
 {
@@ -104,7 +127,8 @@ fill_unfilled(const StatisticRow &row)
 	attempted = row.id;
 	if (!lock_existing_sources(relations, AccessShareLock))
 		return FillTurn::kDone;
-	if (!pg::take_maintenance_lock(pg::Maintenance::kFolding, false))
+	if (!pg::take_maintenance_lock(pg::Maintenance::kFilling, false) ||
+	    !pg::take_maintenance_lock(pg::Maintenance::kFolding, false))
 		return FillTurn::kLater;
 
 	/* Nobody can drop it, or disable triggers, from here on. */
@@ -116,8 +140,10 @@ fill_unfilled(const StatisticRow &row)
 			return FillTurn::kNothing;
 	definition = add_missing_parts(definition);
 
+	claim_neighbours(sources);
 	PushCopiedSnapshot(GetLatestSnapshot());
 	fold_all(sources);
+	pg::release_maintenance_lock(pg::Maintenance::kFolding);
 	fill_anew(definition);
 	PopActiveSnapshot();
 	return FillTurn::kDone;
@@ -250,6 +276,26 @@ take_error(MemoryContext context)
 
 /* ---- the turns ---- */
 
+/* Beside a filling, what it leaves to others. */
+static int64
+fold_what_is_free()
+{
+	ListCell *cell;
+	List *sources = all_sources();
+	List *free = NIL;
+	bool alone = pg::keep_fillings_away();
+
+	if (!pg::take_maintenance_lock(pg::Maintenance::kFolding, false))
+		return -1;
+	foreach (cell, sources)
+		if (alone || pg::claim_log(static_cast<SourceRow *>(lfirst(cell))->log))
+			free = lappend(free, lfirst(cell));
+
+	int64 folded = fold_sources(free);
+
+	return folded == 0 && list_length(free) < list_length(sources) ? -1 : folded;
+}
+
 int64
 fold_next()
 {
@@ -260,11 +306,7 @@ fold_next()
 	{
 		begin_turn(Task::kFold);
 		PushActiveSnapshot(GetTransactionSnapshot());
-		folded = pg::guard([]() -> int64 {
-			if (!pg::take_maintenance_lock(pg::Maintenance::kFolding, false))
-				return -1;
-			return fold_sources(all_sources());
-		});
+		folded = pg::guard(fold_what_is_free);
 		PopActiveSnapshot();
 		CommitTransactionCommand();
 	}

@@ -6,7 +6,8 @@ import time
 
 import psycopg2
 
-from harness import Failure, Postgres, Session, expect, expect_equal, load_application, wait_for, with_shop
+from harness import (Failure, Postgres, Session, expect, expect_equal, is_waiting, load_application, wait_for,
+                     with_shop)
 
 QUERY = ("SELECT kind, count(*) AS n, sum(amount) AS total, max(amount) AS most, count(DISTINCT who) AS people"
          " FROM item WHERE gate(id) GROUP BY kind")
@@ -357,6 +358,53 @@ def deliveries_do_not_wait_for_a_filling(_):
     with_shop("filling_delivery", body, setup=lambda db: db.run(SETUP))
 
 
+def others_fold_while_one_is_filled(_):
+    queries = {
+        "items": QUERY,
+        "counted": "SELECT kind, count(*) AS n, max(amount) AS most FROM item GROUP BY kind",
+        "tied": "SELECT (SELECT count(*) FROM item) AS items, (SELECT sum(n) FROM near) AS near",
+        "near_sum": "SELECT count(*) AS n, count(DISTINCT n) AS distinct_n FROM near",
+        "far_sum": "SELECT n % 3 AS k, count(*) AS n, sum(n) AS total, max(n) AS most FROM far GROUP BY 1",
+    }
+
+    def pending(db, name):
+        return db.value("SELECT pending FROM statistics_status WHERE relation = %s::regclass", (name,))
+
+    def compare(db, when):
+        for name, query in queries.items():
+            expect_equal(db, name, query, when)
+
+    def body(server, _):
+        with server.session("shop") as db:
+            db.run("CREATE TABLE near (n integer); CREATE TABLE far (n integer)")
+            for name in list(queries)[1:]:
+                db.run("SELECT statistics_create(%s, %s)", (name, queries[name]))
+            gate = Gate(server)
+            db.run("SELECT statistics_create('items', %s, concurrently => true)", (QUERY,))
+            gate.wait_for_worker(server)
+            for i in range(3):
+                db.run("INSERT INTO far SELECT generate_series(1, 20)")
+                db.run("DELETE FROM far WHERE n = %s", (20 - i,))
+                db.run("INSERT INTO near SELECT generate_series(1, 10)")
+                db.run("INSERT INTO item SELECT i, i %% 5, i, i FROM generate_series(%s, %s) i", (5000 + 10 * i, 5009 + 10 * i))
+                wait_for("a far table's statistic is folded", lambda: pending(db, "far_sum") == 0)
+                for name in ("far_sum", "near_sum"):
+                    expect_equal(db, name, queries[name], "during the filling")
+            # Its tables may have changes of the filling that are not committed.
+            expect(pending(db, "near_sum") > 0 and pending(db, "counted") > 0, "neighbours were folded")
+            expect(state_of(db) == "filling", "it is not filling any more")
+            with server.session("shop") as command:      # whoever could drop our tables waits, and nobody's fold for it
+                command.start("ALTER TABLE far ADD COLUMN note text")
+                wait_for("the command waits", lambda: is_waiting(server, command))
+                db.run("INSERT INTO near VALUES (1)")
+                gate.open()
+                command.finish()
+            settle(db)
+            wait_for("all is folded", lambda: db.value("SELECT sum(pending) = 0 FROM statistics_status"))
+            compare(db, "after the filling")
+    with_shop("others_fold", body, redis=False, setup=lambda db: db.run(SETUP))
+
+
 def made_and_dropped_at_once(_):
     """Whoever fills, takes up or verifies meets statistics and tables that are just being dropped; nobody hears of it."""
     def body(server, _redis):
@@ -399,6 +447,7 @@ def made_and_dropped_at_once(_):
 
 TESTS = [writers_go_on_while_it_is_filled, open_transactions_count_once, waiting_says_why_it_would_last_forever,
          the_worker_ends_in_the_middle, things_are_dropped_in_the_middle, made_and_dropped_at_once,
+         others_fold_while_one_is_filled,
          an_expression_that_raises_breaks_one_statistic_alone, deliveries_do_not_wait_for_a_filling,
          an_old_snapshot_disables_triggers, verification_in_the_background_finds_what_is_wrong,
          the_preset_is_attached_amid_writers]
