@@ -62,6 +62,7 @@ struct Sweep
 	struct Job
 	{
 		std::string pattern; /* as SCAN takes it */
+		std::string literal; /* that it begins with */
 		bool tag_sets;       /* what it finds are sets of keys */
 		std::string member_prefix;
 	};
@@ -70,15 +71,19 @@ struct Sweep
 	std::deque<std::string> payloads; /* where the rows point to */
 	Oid file = InvalidOid;
 	std::deque<Job> jobs;
-	std::string cursor = "0"; /* of the first job */
-	TagSetEmptier sets;       /* found by a job, or too large for a batch; before the jobs */
-	bool holds_sets = false;  /* of rows that ask for no pattern */
+	size_t pass = 0;   /* so many jobs, the first ones, share a pass over the keys; 0: none is on */
+	std::string match; /* of the pass */
+	std::string cursor;
+	TagSetEmptier sets;      /* found by a job, or too large for a batch; before the jobs */
+	bool holds_sets = false; /* of rows that ask for no pattern */
 	std::unordered_set<uint64> places;
 	uint64 last_number = 0; /* commits whose patterns are all in it, 0: unknown */
 
 	bool active() const { return !rows.empty(); }
 	bool done() const { return jobs.empty() && sets.done(); }
 	void add_row(const OutboxRow &row, Oid of_file);
+	void begin_pass();
+	bool wants(const Job &job, std::string_view key) const;
 };
 
 Moment this_moment();
@@ -99,7 +104,7 @@ class Delivery
 	void begin_sweep(const std::vector<const OutboxRow *> &rows, Oid file);
 	void sweep_sets(const std::vector<TagSet> &sets, Oid file, Plan *plan,
 	                std::vector<const OutboxRow *> *rows);
-	void scan_for_job(const Channel &channel);
+	void scan_for_jobs(const Channel &channel);
 	void continue_sweep(const Channel &channel, uint64 lsn);
 	void deliver(const Channel &channel, Plan &plan, const Taken &taken, bool with_values,
 	             TagSetEmptier &sets);

@@ -22,6 +22,7 @@ using redis::Reply;
 using redis::Request;
 
 constexpr int kSweepSteps = 8; /* round trips in one turn */
+constexpr size_t kPatternsInPass = 100;
 
 void
 Sweep::add_row(const OutboxRow &row, Oid of_file)
@@ -66,8 +67,7 @@ Delivery::begin_sweep(const std::vector<const OutboxRow *> &rows, Oid file)
 		}
 	}
 	for (const auto &[pattern, tag_sets, member_prefix] : wanted)
-		sweep_.jobs.push_back({pattern, tag_sets, member_prefix});
-	sweep_.cursor = "0";
+		sweep_.jobs.push_back({pattern, glob_literal_prefix(pattern), tag_sets, member_prefix});
 	sweep_.sets.add(full_sets(plan.tag_sets));
 }
 
@@ -106,16 +106,52 @@ Delivery::sweep_sets(const std::vector<TagSet> &sets, Oid file, Plan *plan,
 	sweep_.holds_sets = true;
 }
 
-/* The next keys that a pattern matches. */
+/*
+ * What one pass over the keys of Redis looks for.  One pattern is matched by Redis;
+ * several are matched here, so that many do not cost a pass each.  Redis has its own
+ * mind about malformed classes of characters, so a pattern with one goes alone.
+ */
 void
-Delivery::scan_for_job(const Channel &channel)
+Sweep::begin_pass()
 {
-	const Sweep::Job &job = sweep_.jobs.front();
+	auto has_class = [](const Job &job) { return job.pattern.find('[') != std::string::npos; };
+	std::string common = jobs.front().literal;
+
+	cursor = "0";
+	match = jobs.front().pattern;
+	for (pass = 1; pass < jobs.size() && pass < kPatternsInPass; ++pass)
+	{
+		const std::string &literal = jobs[pass].literal;
+		size_t length = 0;
+
+		if (has_class(jobs.front()) || has_class(jobs[pass]))
+			break;
+		while (length < common.size() && length < literal.size() &&
+		       common[length] == literal[length])
+			++length;
+		common.resize(length);
+	}
+	if (pass > 1)
+		match = glob_escape(common) + "*";
+}
+
+bool
+Sweep::wants(const Job &job, std::string_view key) const
+{
+	return pass == 1 || (begins_with(key, job.literal) && glob_match(job.pattern, key));
+}
+
+/* The next keys of the pass. */
+void
+Delivery::scan_for_jobs(const Channel &channel)
+{
 	std::string versions = std::string(pg::key_prefix) + "v:";
 	std::string floor = floor_key(pg::key_prefix);
 	Request request;
 
-	request.add({"SCAN", sweep_.cursor, "MATCH", job.pattern, "COUNT", "1000"});
+	if (sweep_.pass == 0)
+		sweep_.begin_pass();
+	request.add({"SCAN", sweep_.cursor, "MATCH", sweep_.match, "COUNT", "1000"});
 
 	std::vector<Reply> replies = channel.run(request);
 
@@ -128,12 +164,20 @@ Delivery::scan_for_job(const Channel &channel)
 
 	for (const Reply &key : replies[0].elements[1].elements)
 	{
-		if (begins_with(key.text, versions) || key.text == floor)
-			continue;
-		if (job.tag_sets)
-			sets.push_back({key.text, job.member_prefix});
-		else
-			found.push_back(key.text);
+		bool removed = begins_with(key.text, versions) || key.text == floor;
+
+		for (size_t i = 0; i < sweep_.pass && !removed; ++i)
+		{
+			const Sweep::Job &job = sweep_.jobs[i];
+
+			if (!sweep_.wants(job, key.text))
+				continue;
+			if (job.tag_sets)
+				sets.push_back({key.text, job.member_prefix});
+			else
+				found.push_back(key.text);
+			removed = !job.tag_sets;
+		}
 	}
 
 	Stream stream(channel);
@@ -143,7 +187,11 @@ Delivery::scan_for_job(const Channel &channel)
 	sweep_.sets.add(std::move(sets));
 	sweep_.cursor = replies[0].elements[0].text;
 	if (sweep_.cursor == "0")
-		sweep_.jobs.pop_front();
+	{
+		sweep_.jobs.erase(sweep_.jobs.begin(),
+		                  sweep_.jobs.begin() + static_cast<std::ptrdiff_t>(sweep_.pass));
+		sweep_.pass = 0;
+	}
 }
 
 /* Some steps further; at the end the rows are delivered like others. */
@@ -155,7 +203,7 @@ Delivery::continue_sweep(const Channel &channel, uint64 lsn)
 		if (!sweep_.sets.done())
 			sweep_.sets.step(channel);
 		else
-			scan_for_job(channel);
+			scan_for_jobs(channel);
 	}
 	if (!sweep_.done())
 		return;

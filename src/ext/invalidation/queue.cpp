@@ -8,10 +8,13 @@
 #include "ext/invalidation/queue.hpp"
 
 #include <algorithm>
+#include <unordered_set>
+#include <vector>
 
 #include "core/invalidation/bucket.hpp"
 #include "core/invalidation/glob.hpp"
 #include "ext/invalidation/tables.hpp"
+#include "pg/guard.hpp"
 
 extern "C" {
 #include "lib/stringinfo.h"
@@ -171,6 +174,68 @@ removal_of(const SetBody &set)
 	return {item, static_cast<size_t>(at - item) + set.key.size()};
 }
 
+/*
+ * For each entry: is it a set that lasts?  From the end to the beginning, with what
+ * comes later at hand, so that thousands of sets are not compared with one another.
+ */
+std::vector<bool>
+find_lasting(const Journal *j)
+{
+	std::vector<bool> lasting(static_cast<size_t>(j->count));
+	std::unordered_set<std::string_view> keys; /* removed or set later */
+	std::unordered_set<std::string_view> tags;
+	std::vector<int> others;
+
+	for (int i = j->count - 1; i >= 0; --i)
+	{
+		const Entry &entry = j->entries[i];
+		std::string_view body = body_bytes(j, entry);
+		SetBody set;
+
+		if (entry.kind == ItemKind::kKey)
+			keys.insert(body);
+		else if (entry.kind == ItemKind::kTag)
+			tags.insert(body);
+		else if (entry.kind != ItemKind::kSet)
+		{
+			if (needs_scan(entry.kind) || entry.kind == ItemKind::kClear)
+				others.push_back(i);
+		}
+		else if (set.read(body))
+		{
+			std::string_view its_tags = set.tags;
+			std::string_view tag;
+			bool removed = !keys.insert(set.key).second;
+
+			while (!removed && take_bytes(its_tags, tag))
+				removed = tags.count(tag) != 0;
+			for (size_t n = 0; n < others.size() && !removed; ++n)
+				removed =
+				    removes(j->entries[others[n]].kind, body_bytes(j, j->entries[others[n]]), set);
+			lasting[static_cast<size_t>(i)] = !removed;
+		}
+	}
+	return lasting;
+}
+
+/* The same in memory of the server; a null pointer where there are no sets. */
+const bool *
+lasting_sets(const Journal *j)
+{
+	if (j->last_set < 0)
+		return nullptr;
+
+	auto *flags = static_cast<bool *>(
+	    MemoryContextAllocHuge(CurrentMemoryContext, static_cast<Size>(j->count)));
+
+	pg::guard([&] {
+		std::vector<bool> lasting = find_lasting(j);
+
+		std::copy(lasting.begin(), lasting.end(), flags);
+	});
+	return flags;
+}
+
 } /* namespace */
 
 bool
@@ -228,6 +293,7 @@ queue_items(const Journal *j)
 	    AllocSetContextCreate(CurrentMemoryContext, "cache_ext queue", ALLOCSET_DEFAULT_SIZES);
 	MemoryContext caller = MemoryContextSwitchTo(scratch);
 	auto *queue = static_cast<Queue *>(palloc0(sizeof(Queue)));
+	const bool *lasting = lasting_sets(j);
 
 	for (int i = 0; i < j->count; ++i)
 	{
@@ -236,7 +302,7 @@ queue_items(const Journal *j)
 		SetBody set;
 
 		add_item(queue, entry.kind, fine_item_bucket(entry.kind, body),
-		         entry.kind == ItemKind::kSet && set.read(body) && !lasts(j, i, set)
+		         entry.kind == ItemKind::kSet && !lasting[i] && set.read(body)
 		             ? removal_of(set)
 		             : item_bytes(j, entry));
 	}

@@ -23,6 +23,7 @@
 #include "ext/worker/confirmation.hpp"
 
 #include "pg/settings.hpp"
+#include "pg/waiting.hpp"
 
 extern "C" {
 #include "miscadmin.h"
@@ -62,8 +63,7 @@ confirmed(pg::WorkerSlot *slot, uint64 number, bool sweeps)
 Outcome
 wait_until_confirmed(pg::WorkerSlot *slot, uint64 number, bool sweeps)
 {
-	TimestampTz start = GetCurrentTimestamp();
-	TimestampTz deadline = TimestampTzPlusMilliseconds(start, pg::invalidation_timeout_ms);
+	pg::Deadline deadline(pg::invalidation_timeout_ms);
 
 	for (;;)
 	{
@@ -81,13 +81,13 @@ wait_until_confirmed(pg::WorkerSlot *slot, uint64 number, bool sweeps)
 		TimestampTz now = GetCurrentTimestamp();
 		TimestampTz failing = pg::failing_since(slot);
 
-		if (now >= deadline)
+		if (deadline.remaining_ms() == 0)
 			return Outcome::kLate;
 		if (failing != 0 && now - failing > static_cast<int64>(pg::invalidation_timeout_ms) * 1000)
 			return Outcome::kAway;
 
 		int events = WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_POSTMASTER_DEATH,
-		                       TimestampDifferenceMilliseconds(now, deadline), PG_WAIT_EXTENSION);
+		                       deadline.remaining_ms(), PG_WAIT_EXTENSION);
 
 		if (events & WL_POSTMASTER_DEATH)
 			return Outcome::kTerminated;

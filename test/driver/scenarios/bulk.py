@@ -237,6 +237,53 @@ def an_outage_of_a_million_names_without_a_watch_stays_bounded(_):
     with_servers("many_names", body, durable=True)
 
 
+def many_patterns_share_their_passes_over_the_keys(_):
+    def body(_, redis, db):
+        db.run("SELECT cache_invalidate('first')")
+        drained(db)
+        pipe(redis, [command(b"MSET", *[part for i in range(first, first + 1000)
+                                        for part in (b"p:%d:%d" % (i % 300, i), b"x")])
+                     for first in range(0, 60000, 1000)])
+        redis.ask("MSET", "p:0", "x", "q:0:1", "x", "p:*:1", "x")
+        redis.ask("CONFIG", "RESETSTAT")
+        db.run("BEGIN")
+        db.run("SELECT cache_invalidate_pattern('p:' || i || ':*') FROM generate_series(0, 199) i")
+        db.run(r"SELECT cache_invalidate_pattern('p:[2]99:*'), cache_invalidate_pattern('p:29\8:*'),"
+               r" cache_invalidate_pattern('p:\*:*'), cache_invalidate_pattern('p:297:???97')")
+        db.run("COMMIT")
+        drained(db)
+        stats = dict(line.split(":", 1) for line in redis.ask("INFO", "commandstats").decode().splitlines() if ":" in line)
+        scans = int(stats["cmdstat_scan"].split("calls=")[1].split(",")[0])
+        expect(scans < 500, f"{scans} steps over the keys")
+        with redis.client() as client:
+            for i in range(0, 60000, 7):
+                number = i % 300
+                named = number < 200 or number >= 298 or (number == 297 and i >= 10000 and i % 100 == 97)
+                expect(client("EXISTS", f"p:{number}:{i}") == (0 if named else 1), f"p:{number}:{i}")
+            expect(client("EXISTS", "p:0", "q:0:1") == 2 and client("EXISTS", "p:*:1") == 0, "a literal asterisk")
+
+    with_servers("passes", body)
+
+
+def very_many_sets_in_one_transaction_are_no_burden(_):
+    def body(_, redis, db):
+        start = time.monotonic()
+        db.run("BEGIN")
+        db.run("SELECT cache_set('s:' || i, 'one', tags => ARRAY['t:' || i]) FROM generate_series(1, 40000) i")
+        db.run("SELECT cache_set('s:7', 'two'), cache_invalidate('s:8'), cache_invalidate_tags('t:9'),"
+               " cache_invalidate_pattern('s:10')")
+        db.run("COMMIT")
+        seconds = time.monotonic() - start
+        expect(seconds < 5, f"40,000 sets took {seconds:.1f} s")
+        drained(db)
+        found = [db.value(f"SELECT cache_get('s:{i}')") for i in (6, 7, 8, 9, 10, 40000)]
+        wanted = ["one", "two", None, None, None, "one"]
+        expect(all(f in (w, None) for f, w in zip(found, wanted)), f"{found} instead of {wanted}")
+        expect(redis.ask("EXISTS", "s:8", "s:9", "s:10") == 0, "what was removed later is there")
+
+    with_servers("sets", body)
+
+
 TESTS = [
     a_tag_set_of_a_million_members_is_emptied_in_steps,
     a_large_tag_set_is_emptied_across_a_crash,
@@ -245,4 +292,6 @@ TESTS = [
     statements_of_one_row_each_leave_no_more_than_one_of_all,
     a_million_names_given_in_one_transaction_become_what_they_have_in_common,
     an_outage_of_a_million_names_without_a_watch_stays_bounded,
+    many_patterns_share_their_passes_over_the_keys,
+    very_many_sets_in_one_transaction_are_no_burden,
 ]
