@@ -384,3 +384,52 @@ CREATE UNLOGGED TABLE part_4 PARTITION OF part DEFAULT;
 DROP TABLE part CASCADE;
 DROP TABLE thing, owner, tag CASCADE;
 DROP FUNCTION exact, more, tell, nest, before, touch;
+
+-- names change, of tables, columns, types, schemas and of the statistic; what it counts does not
+CREATE SCHEMA "Elsewhere, 1";
+CREATE TYPE size AS ENUM ('small', 'large');
+CREATE TYPE pair AS (a integer, b text);
+CREATE TABLE crate (id integer PRIMARY KEY, kind text, size size, pair pair, n numeric, twice integer GENERATED ALWAYS AS (id * 2) STORED, rest text);
+SELECT statistics_create('crates', 'SELECT kind, size, pair, count(*) AS n, sum(n) AS total, max(twice) AS twice FROM crate GROUP BY kind, size, pair');
+CREATE FUNCTION crates_differ() RETURNS bigint LANGUAGE sql AS $$
+    SELECT count(*) FROM cache_ext_internal.statistic s, statistics_verify(s.relation) WHERE s.relation::text ~ 'crates' $$;
+INSERT INTO crate SELECT i, 'k' || i % 3, (ARRAY['small', 'large'])[1 + i % 2]::size, (i % 2, 'x')::pair, i / 4.0 FROM generate_series(1, 20) i;
+ALTER TABLE crate RENAME COLUMN kind TO "Kind";
+ALTER TABLE crate RENAME TO "Crate %I";
+UPDATE "Crate %I" SET "Kind" = 'k1' WHERE id = 3;
+SELECT crates_differ();
+ALTER TABLE "Crate %I" SET SCHEMA "Elsewhere, 1";
+ALTER SCHEMA "Elsewhere, 1" RENAME TO "Zoë";
+DELETE FROM "Zoë"."Crate %I" WHERE id = 4;
+SELECT crates_differ();
+ALTER VIEW crates RENAME COLUMN n TO "Anzahl";
+ALTER VIEW crates RENAME TO "Viele crates";
+ALTER VIEW "Viele crates" SET SCHEMA "Zoë";
+INSERT INTO "Zoë"."Crate %I" VALUES (30, 'k2', 'small', NULL, 1);
+SELECT sum("Anzahl"), sum(total) FROM "Zoë"."Viele crates";
+SELECT crates_differ();
+ALTER TYPE size ADD VALUE 'middle' BEFORE 'large';
+ALTER TYPE size RENAME VALUE 'small' TO 'tiny';
+ALTER TABLE "Zoë"."Crate %I" ADD COLUMN more integer DEFAULT 5, DROP COLUMN rest;
+ALTER TABLE "Zoë"."Crate %I" ALTER COLUMN more TYPE bigint;
+ALTER TYPE pair ADD ATTRIBUTE c integer;
+UPDATE "Zoë"."Crate %I" SET size = 'middle', n = n + 1 WHERE id % 5 = 0;
+SELECT crates_differ();
+VACUUM FULL "Zoë"."Crate %I";
+REINDEX SCHEMA cache_ext_internal;
+SELECT statistics_refresh('"Zoë"."Viele crates"');
+DELETE FROM "Zoë"."Crate %I" WHERE id % 4 = 0;
+SELECT statistics_fold() >= 0 AS folded;
+SELECT crates_differ();
+-- used columns, and what a statistic could not follow
+ALTER TABLE "Zoë"."Crate %I" ALTER COLUMN n TYPE bigint;
+ALTER TABLE "Zoë"."Crate %I" DROP COLUMN "Kind";
+ALTER TABLE "Zoë"."Crate %I" ENABLE ROW LEVEL SECURITY;
+ALTER TABLE "Zoë"."Crate %I" SET UNLOGGED;
+-- somebody puts another view in its place
+CREATE OR REPLACE VIEW "Zoë"."Viele crates" AS SELECT 'k'::text AS kind, 'large'::size AS size, NULL::pair AS pair, 1::bigint AS "Anzahl", 2::numeric AS total, 3 AS twice;
+SELECT state, detail FROM statistics_status WHERE relation::text ~ 'crates';
+DROP SCHEMA "Zoë" CASCADE;
+SELECT count(*) FROM statistics_status;
+DROP TYPE size, pair;
+DROP FUNCTION crates_differ;

@@ -23,6 +23,7 @@ extern "C" {
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
+#include "rewrite/rewriteHandler.h"
 #include "storage/latch.h"
 #include "storage/lmgr.h"
 #include "utils/acl.h"
@@ -104,11 +105,28 @@ struct Condition
 	char *detail; /* NULL when there is nothing to say */
 };
 
+/* CREATE OR REPLACE VIEW may have put another query where users read. */
+static bool
+is_shown(const StatisticRow &row)
+{
+	Relation view = table_open(row.relation, AccessShareLock);
+	bool shown = false;
+	ListCell *cell;
+
+	foreach (cell, get_view_query(view)->rtable)
+		shown = shown || lfirst_node(RangeTblEntry, cell)->relid == row.state;
+	table_close(view, NoLock);
+	return shown;
+}
+
 static Condition
 condition_of(const Definition *d, const ProgressRow &progress)
 {
 	char *trouble = trouble_of(d);
 
+	if (!is_shown(d->row))
+		return {"broken", pstrdup("the view was replaced by another one, which does not read the "
+		                          "statistic")};
 	if (trouble != nullptr)
 		return {"stale", psprintf("%s; reads run the query until it fires again, or until "
 		                          "statistics_refresh()",

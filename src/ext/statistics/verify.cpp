@@ -203,14 +203,14 @@ comparison(const Definition *d)
 	auto *query = (Query *) make_exact((Node *) copyObjectImpl(get_view_query(view)), &exact);
 	appendStringInfo(&sql,
 	                 "WITH q AS MATERIALIZED (SELECT %s FROM (%s) AS x (%s)), "
-	                 "s AS MATERIALIZED (SELECT %s FROM %s), "
+	                 "s AS MATERIALIZED (SELECT %s FROM %s AS x (%s)), "
 	                 "m AS (TABLE q EXCEPT ALL TABLE s), e AS (TABLE s EXCEPT ALL TABLE q) "
 	                 "SELECT 'missing', pg_catalog.to_jsonb(m) FROM m "
 	                 "WHERE NOT EXISTS (SELECT FROM e WHERE %s) "
 	                 "UNION ALL SELECT 'extra', pg_catalog.to_jsonb(e) FROM e "
 	                 "WHERE NOT EXISTS (SELECT FROM m WHERE %s)",
 	                 columns.data, pg_get_querydef(query, false), all.data, columns.data,
-	                 qualified_name(d->row.relation), similarity.data, similarity.data);
+	                 qualified_name(d->row.relation), all.data, similarity.data, similarity.data);
 	table_close(view, NoLock);
 	return sql.data;
 }
