@@ -58,17 +58,23 @@ struct Reading
 
 /* ---- pending values against the tables ---- */
 
-static bool
-wanted(const Reading *r, const Datum *group, const bool *nulls)
+bool
+is_wanted(const GroupFilter *filter, Store *totals, const Datum *group, const bool *nulls)
 {
-	for (int i = 0; i < r->filter->count; ++i)
+	for (int i = 0; i < filter->count; ++i)
 	{
-		if (nulls[i] != r->filter->nulls[i])
+		if (nulls[i] != filter->nulls[i])
 			return false;
-		if (!nulls[i] && !same_value(r->totals, i, group[i], r->filter->values[i]))
+		if (!nulls[i] && !same_value(totals, i, group[i], filter->values[i]))
 			return false;
 	}
 	return true;
+}
+
+static bool
+wanted(const Reading *r, const Datum *group, const bool *nulls)
+{
+	return is_wanted(r->filter, r->totals, group, nulls);
 }
 
 static Store *
@@ -432,7 +438,7 @@ read_statistic(Definition *definition, Snapshot snapshot, const GroupFilter *fil
 	r->last_change = Max(progress.last_change, r->pending->last_change);
 	r->totals = open_totals(definition, AccessShareLock);
 	read_sides(r->pending, snapshot);
-	read_windows(r->pending, snapshot);
+	read_windows(r->pending, snapshot, filter, r->totals);
 	for (int i = 0; i < definition->part_count; ++i)
 	{
 		if (definition->parts[i].by_index)

@@ -8,6 +8,7 @@
 #pragma once
 
 #include "ext/statistics/pending.hpp"
+#include "ext/statistics/store.hpp"
 
 extern "C" {
 #include "utils/tuplestore.h"
@@ -22,6 +23,9 @@ struct GroupFilter
 	Datum values[INDEX_MAX_KEYS];
 	bool nulls[INDEX_MAX_KEYS]; /* a NULL matches the NULL group */
 };
+
+/* Does a group match?  The totals, opened, know how to compare. */
+bool is_wanted(const GroupFilter *filter, Store *totals, const Datum *group, const bool *nulls);
 
 /*
  * Put the result rows of the statistic, as the snapshot sees it, into the

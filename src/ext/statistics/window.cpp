@@ -141,7 +141,14 @@ add_cells_of(WindowReading *w, const Datum *key, const bool *nulls, const int64 
 		add_to_cell(w->pending->context, part.cell_is_sum[i], &totals[i], cells[i]);
 }
 
-/* Calls visit(row) for each row of a part whose bucket is inside. */
+/* The groups behind a bucket. */
+static bool
+is_wanted(const WindowReading *w, const Datum *key, const bool *nulls)
+{
+	return is_wanted(w->filter, w->totals, key + 1, nulls + 1);
+}
+
+/* Calls visit(row) for each row of a part that is wanted and whose bucket is inside. */
 template <typename Visit>
 static void
 for_each_inside(WindowReading *w, int number, Visit &&visit)
@@ -156,10 +163,23 @@ for_each_inside(WindowReading *w, int number, Visit &&visit)
 
 		if (position == Position::kBefore)
 			break;
-		if (position == Position::kInside)
+		if (position == Position::kInside && is_wanted(w, row->tts_values, row->tts_isnull))
 			visit(row);
 	}
 	close_store(store);
+}
+
+/* Calls visit(key, nulls, cells) for each such entry that is pending. */
+template <typename Visit>
+static void
+for_each_pending_inside(WindowReading *w, int number, Visit &&visit)
+{
+	for_each_key(w->pending->parts[number],
+	             [&](const Datum *key, const bool *nulls, const int64 *cells) {
+		             CHECK_FOR_INTERRUPTS();
+		             if (position_of(w, key[0]) == Position::kInside && is_wanted(w, key, nulls))
+			             visit(key, nulls, cells);
+	             });
 }
 
 /* ---- values ---- */
@@ -284,21 +304,18 @@ add_extremes(WindowValues *values)
 	for_each_inside(w, w->window->part, [&](TupleTableSlot *row) {
 		note_extremes(values, row->tts_values, row->tts_isnull);
 	});
-	for_each_key(w->pending->parts[w->window->part],
-	             [&](const Datum *key, const bool *nulls, const int64 *) {
-		             CHECK_FOR_INTERRUPTS();
-		             if (position_of(w, key[0]) == Position::kInside)
-			             note_extremes(values, key, nulls);
-	             });
-	for_each_key(w->pending->parts[values->part],
-	             [&](const Datum *key, const bool *nulls, const int64 *change) {
-		             CHECK_FOR_INTERRUPTS();
-		             if (*change <= 0 || position_of(w, key[0]) != Position::kInside)
-			             return;
-		             TupleTableSlot *row = find_row(values->store, w->snapshot, key, nulls);
-		             if ((row == nullptr ? 0 : rows_of(values, row)) + *change > 0)
-			             note_presence_of(values, key, nulls);
-	             });
+	for_each_pending_inside(w, w->window->part,
+	                        [&](const Datum *key, const bool *nulls, const int64 *) {
+		                        note_extremes(values, key, nulls);
+	                        });
+	for_each_pending_inside(
+	    w, values->part, [&](const Datum *key, const bool *nulls, const int64 *change) {
+		    if (*change <= 0)
+			    return;
+		    TupleTableSlot *row = find_row(values->store, w->snapshot, key, nulls);
+		    if ((row == nullptr ? 0 : rows_of(values, row)) + *change > 0)
+			    note_presence_of(values, key, nulls);
+	    });
 }
 
 /* Rows by group and value, over all buckets inside. */
@@ -310,12 +327,10 @@ add_all_values(WindowValues *values)
 	for_each_inside(w, values->part, [&](TupleTableSlot *row) {
 		add_rows(values, row->tts_values, row->tts_isnull, rows_of(values, row));
 	});
-	for_each_key(w->pending->parts[values->part],
-	             [&](const Datum *key, const bool *nulls, const int64 *change) {
-		             CHECK_FOR_INTERRUPTS();
-		             if (position_of(w, key[0]) == Position::kInside)
-			             add_rows(values, key, nulls, *change);
-	             });
+	for_each_pending_inside(w, values->part,
+	                        [&](const Datum *key, const bool *nulls, const int64 *change) {
+		                        add_rows(values, key, nulls, *change);
+	                        });
 }
 
 /* Rows of cut buckets that are in the window; then all are known. */
@@ -327,6 +342,8 @@ finish_values(WindowValues *values, Pending *rows)
 	if (rows != nullptr)
 		for_each_key(rows->parts[values->part],
 		             [&](const Datum *key, const bool *nulls, const int64 *count) {
+			             if (!is_wanted(values->reading, key, nulls))
+				             return;
 			             if (values->rows != nullptr)
 				             add_rows(values, key, nulls, *count);
 			             else if (*count > 0)
@@ -376,12 +393,10 @@ read_window(WindowReading *w)
 		add_cells_of(w, row->tts_values, row->tts_isnull,
 		             (const int64 *) row->tts_values + buckets_of(w).key_count);
 	});
-	for_each_key(w->pending->parts[w->window->part],
-	             [&](const Datum *key, const bool *nulls, const int64 *cells) {
-		             CHECK_FOR_INTERRUPTS();
-		             if (position_of(w, key[0]) == Position::kInside)
-			             add_cells_of(w, key, nulls, cells);
-	             });
+	for_each_pending_inside(w, w->window->part,
+	                        [&](const Datum *key, const bool *nulls, const int64 *cells) {
+		                        add_cells_of(w, key, nulls, cells);
+	                        });
 	for (int i = 0; i < d->part_count; ++i)
 	{
 		if (d->parts[i].kind != PartKind::kBucketValues || d->parts[i].block != number)
@@ -398,14 +413,15 @@ read_window(WindowReading *w)
 	if (rows != nullptr)
 		for_each_key(rows->parts[w->window->part],
 		             [&](const Datum *key, const bool *nulls, const int64 *cells) {
-			             add_cells_of(w, key, nulls, cells);
+			             if (is_wanted(w, key, nulls))
+				             add_cells_of(w, key, nulls, cells);
 		             });
 	for (int i = 0; i < value_count; ++i)
 		finish_values(&values[i], rows);
 }
 
 void
-read_windows(Pending *pending, Snapshot snapshot)
+read_windows(Pending *pending, Snapshot snapshot, const GroupFilter *filter, Store *totals)
 {
 	Definition *d = pending->definition;
 
@@ -420,6 +436,8 @@ read_windows(Pending *pending, Snapshot snapshot)
 		reading.block = &d->blocks[i];
 		reading.window = d->blocks[i].window;
 		reading.snapshot = snapshot;
+		reading.filter = filter;
+		reading.totals = totals;
 		begin_window(&reading);
 		read_window(&reading);
 		FreeExprContext(reading.econtext, true);

@@ -19,6 +19,9 @@
 
 namespace cache_ext::statistics {
 
+struct GroupFilter; /* see read.hpp */
+struct Store;
+
 /* A condition of the window, as an operator over (moment, moment of now). */
 struct WindowCondition
 {
@@ -59,7 +62,7 @@ KeyType *group_keys(const Definition *definition, const Window *window, int more
 /* The bucket of a row. */
 Expr *window_bucket(const Window *window);
 
-/* Enter into the pending totals what the windows of a statistic hold now. */
-void read_windows(Pending *pending, Snapshot snapshot);
+/* Enter into the pending totals of the wanted groups what the windows of a statistic hold now. */
+void read_windows(Pending *pending, Snapshot snapshot, const GroupFilter *filter, Store *totals);
 
 } /* namespace cache_ext::statistics */

@@ -7,6 +7,7 @@
  */
 #pragma once
 
+#include "ext/statistics/read.hpp"
 #include "ext/statistics/store.hpp"
 #include "ext/statistics/window.hpp"
 
@@ -33,6 +34,8 @@ struct WindowReading
 	const Block *block;
 	const Window *window;
 	Snapshot snapshot;
+	const GroupFilter *filter;
+	Store *totals;
 	ExprContext *econtext;
 	TupleTableSlot *moment;
 	int condition_count;
