@@ -202,6 +202,49 @@ UPDATE part SET id = 11 WHERE id = 1;
 SELECT * FROM queued ORDER BY 1;
 CALL forget();
 
+-- partitions that come and go with their rows; empty ones bring nothing
+CREATE TABLE part3 (id integer, x integer);
+INSERT INTO part3 VALUES (25, 26);
+ALTER TABLE part ATTACH PARTITION part3 FOR VALUES FROM (20) TO (30);
+SELECT * FROM queued ORDER BY 1;
+CALL forget();
+ALTER TABLE part DETACH PARTITION part3;
+SELECT * FROM queued ORDER BY 1;
+CALL forget();
+CREATE TABLE part4 PARTITION OF part FOR VALUES FROM (30) TO (40);
+ALTER TABLE part DETACH PARTITION part4;
+SELECT * FROM queued ORDER BY 1;
+ALTER TABLE part ATTACH PARTITION part4 FOR VALUES FROM (30) TO (40);
+DROP TABLE part4;
+SELECT * FROM queued ORDER BY 1;
+CALL forget();
+
+-- what others bring about: cascades, SET NULL, MERGE, ON CONFLICT, COPY, inheritance children
+CREATE TABLE owner (id integer PRIMARY KEY);
+CREATE TABLE owned (id integer PRIMARY KEY, owner integer REFERENCES owner ON DELETE CASCADE ON UPDATE SET NULL);
+SELECT cache_watch('owned', keys => ARRAY['o:{id}:{owner|none}']);
+INSERT INTO owner SELECT generate_series(1, 3);
+COPY owned FROM STDIN;
+1	1
+2	2
+3	3
+\.
+SELECT * FROM queued ORDER BY 1;
+CALL forget();
+DELETE FROM owner WHERE id = 1;
+UPDATE owner SET id = 20 WHERE id = 2;
+SELECT * FROM queued ORDER BY 1;
+CALL forget();
+MERGE INTO owned USING (VALUES (3), (4)) v (id) ON owned.id = v.id WHEN MATCHED THEN DELETE WHEN NOT MATCHED THEN INSERT VALUES (v.id, 3);
+INSERT INTO owned VALUES (4, 20) ON CONFLICT (id) DO UPDATE SET owner = excluded.owner;
+SELECT * FROM queued ORDER BY 1;
+CALL forget();
+CREATE TABLE owned_more () INHERITS (owned);
+INSERT INTO owned_more VALUES (7, 3);
+TRUNCATE owner CASCADE;
+SELECT * FROM queued ORDER BY 1;
+CALL forget();
+
 -- two-phase: queued by PREPARE, visible by COMMIT PREPARED
 BEGIN;
 INSERT INTO part VALUES (5, 6);

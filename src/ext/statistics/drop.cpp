@@ -9,6 +9,7 @@
  *
  *-------------------------------------------------------------------------
  */
+#include "ext/invalidation/watch.hpp"
 #include "ext/statistics/capture.hpp"
 #include "ext/statistics/definition.hpp"
 #include "ext/statistics/fill.hpp"
@@ -21,6 +22,7 @@
 #include "pg/objects.hpp"
 
 extern "C" {
+#include "access/table.h"
 #include "catalog/pg_class.h"
 #include "commands/event_trigger.h"
 #include "executor/spi.h"
@@ -156,6 +158,19 @@ forget_watches(List *dropped)
 	run("DELETE FROM cache_ext_internal.watch WHERE relation IN (%s)", numbers.data);
 }
 
+/* A partition went with its rows: what names the watches of its root could have given them goes. */
+static void
+tell_watches(Oid root)
+{
+	Relation relation = table_open(root, AccessShareLock);
+	auto *watches =
+	    invalidation::compile_watches(root, RelationGetDescr(relation), CurrentMemoryContext);
+
+	if (watches != nullptr)
+		invalidation::watch_truncate(watches);
+	table_close(relation, NoLock);
+}
+
 static void
 forget_sources(List *dropped)
 {
@@ -173,13 +188,17 @@ forget_sources(List *dropped)
 		if (find_leaf(relation, &number))
 		{
 			if (find_source(number, &source) && !list_member_oid(dropped, source.relation))
-				ereport(ERROR,
-				        (errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
-				         errmsg("cannot drop a partition or child of \"%s\" while statistics count "
-				                "its rows",
-				                get_rel_name(source.relation)),
-				         errhint("Use ALTER TABLE ... DETACH PARTITION (or NO INHERIT) first, then "
-				                 "drop it.")));
+			{
+				if (statistics_of_source(source.id) != NIL)
+					ereport(ERROR,
+					        (errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
+					         errmsg("cannot drop a partition or child of \"%s\" while statistics "
+					                "count its rows",
+					                get_rel_name(source.relation)),
+					         errhint("Use ALTER TABLE ... DETACH PARTITION (or NO INHERIT) first, "
+					                 "then drop it.")));
+				tell_watches(source.relation);
+			}
 			delete_leaf(relation);
 		}
 		if (find_source_by_relation(relation, &source))

@@ -37,6 +37,7 @@ extern "C" {
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
+#include "utils/snapmgr.h"
 }
 
 namespace cache_ext::statistics {
@@ -126,6 +127,24 @@ check_member(const SourceRow &source, Oid relation)
 	table_close(member, NoLock);
 }
 
+/* Rows that came or went with their table: watches name all that rows could be named by. */
+static void
+tell_watches(Capture *capture, Relation leaf)
+{
+	if (capture->watches == nullptr)
+		return;
+
+	Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
+	TableScanDesc scan = table_beginscan(leaf, snapshot, 0, nullptr);
+	TupleTableSlot *slot = table_slot_create(leaf, nullptr);
+
+	if (table_scan_getnextslot(scan, ForwardScanDirection, slot))
+		invalidation::watch_truncate(capture->watches);
+	ExecDropSingleTupleTableSlot(slot);
+	table_endscan(scan);
+	UnregisterSnapshot(snapshot);
+}
+
 /* A new member brings its rows into the statistics. */
 static void
 adopt_leaf(const SourceRow &source, Oid leaf)
@@ -135,7 +154,10 @@ adopt_leaf(const SourceRow &source, Oid leaf)
 	CommandCounterIncrement();
 
 	Relation relation = table_open(leaf, AccessShareLock);
-	append_relation(compile_capture(relation, source.relation), relation, 1);
+	Capture *capture = compile_capture(relation, source.relation);
+
+	append_relation(capture, relation, 1);
+	tell_watches(capture, relation);
 	table_close(relation, NoLock);
 }
 
@@ -144,8 +166,10 @@ static void
 release_leaf(const SourceRow &source, Oid leaf)
 {
 	Relation relation = table_open(leaf, AccessShareLock);
+	Capture *capture = compile_capture(relation, source.relation);
 
-	append_relation(compile_capture(relation, source.relation), relation, -1);
+	append_relation(capture, relation, -1);
+	tell_watches(capture, relation);
 	table_close(relation, NoLock);
 	drop_member_triggers(leaf);
 	delete_leaf(leaf);
