@@ -6,31 +6,18 @@
  * An entry is a chain of chunks of equal size, so any free chunk serves any
  * entry: there is no fragmentation but the rest of each entry's last chunk.
  *
- * Eviction is S3-FIFO (Yang, Zhang, Qiu, Yue, Rashmi: "FIFO queues are all you
- * need for cache eviction", SOSP 2023).  New entries go into a small queue of a
- * tenth of the room.  Those used again there move to the main queue, the others
- * leave, and their hashes are remembered as ghosts; a ghost that comes back goes
- * into the main queue at once.  The main queue gives an entry another round for
- * each use, at most three.  A scan passes through the small queue only.
- *
  *-------------------------------------------------------------------------
  */
-#include "core/tier/store.hpp"
-
 #include <cstring>
 #include <new>
+
+#include "core/tier/layout.hpp"
 
 namespace cache_ext::tier {
 
 namespace {
 
-constexpr uint8_t kSmall = 0;
-constexpr uint8_t kMain = 1;
-constexpr uint8_t kMaxUses = 3;
-constexpr uint8_t kUsesToStay = 2; /* in the small queue, to move to the main one */
-constexpr uint32_t kSmallShare = 10;
 constexpr uint32_t kChunksPerSlot = 2;
-constexpr uint32_t kGhostWays = 4;
 
 uint32_t
 power_of_two_above(uint64_t wanted) noexcept
@@ -43,107 +30,6 @@ power_of_two_above(uint64_t wanted) noexcept
 }
 
 } /* namespace */
-
-struct Store::Chunk
-{
-	char bytes[kChunkBytes - sizeof(uint32_t)];
-	uint32_t next;
-};
-
-struct Queue
-{
-	uint32_t newest;
-	uint32_t oldest;
-	uint64_t chunks;
-	uint64_t entries;
-};
-
-struct alignas(kChunkBytes) Store::Header
-{
-	uint64_t slots_at; /* offsets from the header */
-	uint64_t ghosts_at;
-	uint64_t chunks_at;
-	uint32_t slot_mask;
-	uint32_t ghost_mask;
-	uint32_t chunk_count;
-	uint32_t untouched; /* chunks from here on were never used */
-	uint32_t free_head;
-	uint32_t ghost_clock; /* one more with each ghost */
-	Queue queues[2];
-	Counters counters;
-};
-
-static_assert(sizeof(Entry) <= kChunkBytes - sizeof(uint32_t));
-
-/* The bytes of an entry behind its head, across its chunks. */
-class Store::Cursor
-{
-  public:
-	Cursor(Chunk *chunks, uint32_t first, size_t skip) noexcept
-	    : chunks_(chunks), chunk_(first), at_(sizeof(Entry))
-	{
-		advance(skip);
-	}
-
-	void advance(size_t bytes) noexcept
-	{
-		walk(bytes, [](char *, size_t) {});
-	}
-
-	void read(char *to, size_t bytes) noexcept
-	{
-		walk(bytes, [&](const char *from, size_t part) {
-			memcpy(to, from, part);
-			to += part;
-		});
-	}
-
-	void write(const void *from, size_t bytes) noexcept
-	{
-		auto *source = static_cast<const char *>(from);
-
-		walk(bytes, [&](char *to, size_t part) {
-			memcpy(to, source, part);
-			source += part;
-		});
-	}
-
-	bool equals(std::string_view with) noexcept
-	{
-		bool equal = true;
-
-		walk(with.size(), [&](const char *from, size_t part) {
-			equal = equal && memcmp(with.data(), from, part) == 0;
-			with.remove_prefix(part);
-		});
-		return equal;
-	}
-
-  private:
-	template <typename Fn> void walk(size_t bytes, Fn &&fn) noexcept
-	{
-		while (bytes > 0)
-		{
-			if (at_ == sizeof(Chunk::bytes))
-			{
-				chunk_ = chunks_[chunk_].next;
-				at_ = 0;
-			}
-
-			size_t part = sizeof(Chunk::bytes) - at_;
-
-			if (part > bytes)
-				part = bytes;
-			fn(chunks_[chunk_].bytes + at_, part);
-			at_ += part;
-			bytes -= part;
-		}
-	}
-
-	Chunk *chunks_;
-	uint32_t chunk_;
-	size_t at_;
-};
 
 static size_t
 body_bytes(const Entry &entry) noexcept
@@ -358,85 +244,7 @@ Store::copy_tags_and_value(uint32_t number, char *to) const noexcept
 }
 
 /* -------------------------------------------------------------------------
- * Queues and ghosts
- * -------------------------------------------------------------------------
- */
-
-void
-Store::enqueue(uint32_t number, uint8_t to) noexcept
-{
-	Entry &entry = at(number);
-	Queue &queue = header_->queues[to];
-
-	entry.queue = to;
-	entry.newer = kNone;
-	entry.older = queue.newest;
-	if (queue.newest != kNone)
-		at(queue.newest).newer = number;
-	else
-		queue.oldest = number;
-	queue.newest = number;
-	queue.chunks += entry.chunks;
-	queue.entries += 1;
-}
-
-void
-Store::dequeue(uint32_t number) noexcept
-{
-	Entry &entry = at(number);
-	Queue &queue = header_->queues[entry.queue];
-
-	if (entry.newer != kNone)
-		at(entry.newer).older = entry.older;
-	else
-		queue.newest = entry.older;
-	if (entry.older != kNone)
-		at(entry.older).newer = entry.newer;
-	else
-		queue.oldest = entry.newer;
-	queue.chunks -= entry.chunks;
-	queue.entries -= 1;
-}
-
-/*
- * A ghost is a hash and the time of its leaving, counted in ghosts, in one of
- * four places.  It counts while no more ghosts have come after it than the main
- * queue has entries.  The time is never 0 in a place that is taken.
- */
-void
-Store::remember_ghost(uint32_t hash) noexcept
-{
-	uint32_t first = hash & header_->ghost_mask & ~(kGhostWays - 1);
-	uint32_t now = ++header_->ghost_clock;
-	uint32_t oldest = first;
-
-	if (now == 0)
-		now = ++header_->ghost_clock;
-	for (uint32_t i = first; i < first + kGhostWays; ++i)
-		if (now - static_cast<uint32_t>(ghosts_[i]) > now - static_cast<uint32_t>(ghosts_[oldest]))
-			oldest = i;
-	ghosts_[oldest] = static_cast<uint64_t>(hash) << 32 | now;
-}
-
-bool
-Store::take_ghost(uint32_t hash) noexcept
-{
-	uint32_t first = hash & header_->ghost_mask & ~(kGhostWays - 1);
-
-	for (uint32_t i = first; i < first + kGhostWays; ++i)
-	{
-		auto left_at = static_cast<uint32_t>(ghosts_[i]);
-
-		if (ghosts_[i] >> 32 != hash || left_at == 0)
-			continue;
-		ghosts_[i] = 0;
-		return header_->ghost_clock - left_at <= header_->queues[kMain].entries;
-	}
-	return false;
-}
-
-/* -------------------------------------------------------------------------
- * Making room
+ * Storing
  * -------------------------------------------------------------------------
  */
 
@@ -460,91 +268,6 @@ Store::remove(uint32_t number) noexcept
 	chunks_[last].next = header_->free_head;
 	header_->free_head = number;
 }
-
-bool
-Store::drop_if_dead(uint32_t number, const Generations &generations, int64_t now) noexcept
-{
-	if (at(number).facts.keep_until > now && is_current(number, generations))
-		return false;
-	remove(number);
-	header_->counters.expirations += 1;
-	return true;
-}
-
-/* Evict one entry, or find that all of the small queue deserve to stay. */
-bool
-Store::evict_from_small(const Generations &generations, int64_t now) noexcept
-{
-	while (header_->queues[kSmall].oldest != kNone)
-	{
-		uint32_t number = header_->queues[kSmall].oldest;
-
-		if (drop_if_dead(number, generations, now))
-			return true;
-
-		Entry &entry = at(number);
-
-		if (entry.uses.load(std::memory_order_relaxed) < kUsesToStay)
-		{
-			remember_ghost(entry.hash);
-			remove(number);
-			header_->counters.evictions += 1;
-			return true;
-		}
-		dequeue(number);
-		entry.uses.store(0, std::memory_order_relaxed);
-		enqueue(number, kMain);
-	}
-	return false;
-}
-
-bool
-Store::evict_from_main(const Generations &generations, int64_t now) noexcept
-{
-	while (header_->queues[kMain].oldest != kNone)
-	{
-		uint32_t number = header_->queues[kMain].oldest;
-
-		if (drop_if_dead(number, generations, now))
-			return true;
-
-		Entry &entry = at(number);
-		uint8_t uses = entry.uses.load(std::memory_order_relaxed);
-
-		if (uses == 0)
-		{
-			remove(number);
-			header_->counters.evictions += 1;
-			return true;
-		}
-		dequeue(number);
-		entry.uses.store(static_cast<uint8_t>(uses - 1), std::memory_order_relaxed);
-		enqueue(number, kMain);
-	}
-	return false;
-}
-
-bool
-Store::make_room(uint32_t chunks, const Generations &generations, int64_t now) noexcept
-{
-	const Counters &counters = header_->counters;
-
-	while (header_->chunk_count - counters.used_chunks < chunks)
-	{
-		bool small = header_->queues[kSmall].chunks * kSmallShare >= header_->chunk_count ||
-		             header_->queues[kMain].entries == 0;
-
-		if (!(small && evict_from_small(generations, now)) && !evict_from_main(generations, now) &&
-		    !evict_from_small(generations, now))
-			return false;
-	}
-	return true;
-}
-
-/* -------------------------------------------------------------------------
- * Storing
- * -------------------------------------------------------------------------
- */
 
 uint32_t
 Store::take_chunk() noexcept

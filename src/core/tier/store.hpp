@@ -142,8 +142,7 @@ class Store
 	Entry &at(uint32_t number) const noexcept;
 	uint32_t take_chunk() noexcept;
 	bool make_room(uint32_t chunks, const Generations &generations, int64_t now) noexcept;
-	bool evict_from_small(const Generations &generations, int64_t now) noexcept;
-	bool evict_from_main(const Generations &generations, int64_t now) noexcept;
+	bool evict_from(uint8_t queue, const Generations &generations, int64_t now) noexcept;
 	bool drop_if_dead(uint32_t number, const Generations &generations, int64_t now) noexcept;
 	void enqueue(uint32_t number, uint8_t queue) noexcept;
 	void dequeue(uint32_t number) noexcept;
