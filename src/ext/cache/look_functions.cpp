@@ -16,6 +16,7 @@
 #include "core/invalidation/glob.hpp"
 #include "ext/cache/arguments.hpp"
 #include "ext/cache/cache.hpp"
+#include "ext/cache/counters.hpp"
 #include "ext/cache/conversation.hpp"
 #include "ext/cache/memory.hpp"
 #include "ext/cache/read.hpp"
@@ -57,14 +58,22 @@ life_left(const Lookup &found)
 }
 
 /* Fresh entries of the memory tier; returns the numbers of the keys that have none. */
+/* What a look is for. */
+enum class For
+{
+	kValues,    /* a read: it counts as one */
+	kExistence, /* no read */
+	kLives      /* nor is that; lives that Redis keeps are asked for */
+};
+
 std::vector<size_t>
-look_into_memory(const std::vector<std::string_view> &keys, std::vector<Look> *looks)
+look_into_memory(const std::vector<std::string_view> &keys, For what, std::vector<Look> *looks)
 {
 	std::vector<size_t> missing;
 
 	for (size_t i = 0; i < keys.size(); ++i)
 	{
-		MemoryHit found = memory_get(keys[i]);
+		MemoryHit found = what == For::kValues ? memory_get(keys[i]) : memory_peek(keys[i]);
 
 		if (found.fresh)
 			(*looks)[i] = {true, std::string(found.value),
@@ -77,7 +86,7 @@ look_into_memory(const std::vector<std::string_view> &keys, std::vector<Look> *l
 
 /* The own transaction's sets, or memory and then Redis, all keys in one exchange. */
 std::vector<Look>
-look_at(const std::vector<std::string_view> &keys, bool with_left)
+look_at(const std::vector<std::string_view> &keys, For what)
 {
 	std::vector<Look> looks(keys.size());
 
@@ -93,19 +102,30 @@ look_at(const std::vector<std::string_view> &keys, bool with_left)
 	if (!may_share())
 		return looks;
 
-	std::vector<size_t> missing = look_into_memory(keys, &looks);
+	std::vector<size_t> missing = look_into_memory(keys, what, &looks);
 	std::vector<std::string_view> asked;
 
 	for (size_t i : missing)
 		asked.push_back(keys[i]);
+	if (what == For::kValues && memory_available())
+	{
+		count(Tier::kMemory, Event::kHit, keys.size() - missing.size());
+		count(Tier::kMemory, Event::kMiss, missing.size());
+	}
 	if (asked.empty() || !pg::redis_configured())
 		return looks;
 
-	std::vector<Lookup> found = look_up_many(asked, with_left);
+	std::vector<Lookup> found = look_up_many(asked, what == For::kLives);
 
 	for (size_t n = 0; n < asked.size(); ++n)
+	{
 		if (found[n].hit())
 			looks[missing[n]] = {true, std::string(found[n].value()), life_left(found[n])};
+		if (what == For::kValues)
+			count(Tier::kRedis, found[n].hit()                                      ? Event::kHit
+			                    : found[n].outcome == Lookup::Outcome::kUnavailable ? Event::kError
+			                                                                        : Event::kMiss);
+	}
 	return looks;
 }
 
@@ -197,7 +217,7 @@ cache_ext_get_many(PG_FUNCTION_ARGS)
 	keys = cache::optional_keys_argument(fcinfo, 0);
 	pg::guard([&] {
 		std::vector<std::string_view> names(keys.names, keys.names + keys.count);
-		std::vector<cache::Look> looks = cache::look_at(names, false);
+		std::vector<cache::Look> looks = cache::look_at(names, cache::For::kValues);
 
 		for (size_t i = 0; i < names.size(); ++i)
 			if (looks[i].there)
@@ -211,7 +231,8 @@ cache_ext_exists(PG_FUNCTION_ARGS)
 {
 	std::string_view key = cache::key_argument(fcinfo, 0);
 
-	PG_RETURN_BOOL(pg::guard([&] { return cache::look_at({key}, false).front().there; }));
+	PG_RETURN_BOOL(
+	    pg::guard([&] { return cache::look_at({key}, cache::For::kExistence).front().there; }));
 }
 
 /* cache_ttl(key): what is left, NULL for none; the longest ttl for what never ends */
@@ -221,7 +242,7 @@ cache_ext_ttl(PG_FUNCTION_ARGS)
 	std::string_view key = cache::key_argument(fcinfo, 0);
 	int64 left_ms = 0;
 	bool there = pg::guard([&] {
-		cache::Look look = std::move(cache::look_at({key}, true).front());
+		cache::Look look = std::move(cache::look_at({key}, cache::For::kLives).front());
 
 		left_ms = look.left_ms;
 		return look.there;

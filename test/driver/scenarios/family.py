@@ -44,6 +44,42 @@ def many_keys_are_read_in_one_round_trip(options):
                "an invalidated entry was given, or another one was not")
 
 
+def any_text_is_kept_as_it_is(options):
+    """Whatever the database's encoding allows, in keys and values; compared inside the server."""
+    with Cache("texts") as cache:
+        for number, (encoding, characters) in enumerate((
+                ("UTF8", "SELECT i FROM generate_series(1, 1114111, 97) i WHERE i NOT BETWEEN 55296 AND 57343 UNION SELECT generate_series(1, 300)"),
+                ("LATIN1", "SELECT generate_series(1, 255) AS i"), ("SQL_ASCII", "SELECT generate_series(1, 255) AS i"),
+                ("EUC_JP", "SELECT generate_series(1, 127) AS i"))):
+            name = encoding.lower()
+            with cache.postgres.session() as db:
+                db.run(f"CREATE DATABASE {name} ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0")
+                db.run(f"ALTER DATABASE {name} SET cache_ext.key_prefix = '{name}:'")
+            with cache.postgres.session(name) as db:
+                db.run("CREATE EXTENSION cache_ext")
+                if encoding == "UTF8":
+                    db.run(f"CREATE TABLE texts AS SELECT string_agg(chr(i), '' ORDER BY i) AS v, i / 10000 AS n FROM ({characters}) c(i) GROUP BY 2")
+                else:
+                    db.run(f"CREATE TABLE texts AS SELECT string_agg(chr(i), '' ORDER BY i) AS v, i / 50 AS n FROM ({characters}) c(i) GROUP BY 2")
+                db.run("SELECT count(cache_set(v, v || v)) FROM texts; SELECT count(cache_set('value ' || n, v, tags => ARRAY[v])) FROM texts;")
+                wait_for("all are stored", lambda: db.value("SELECT bool_and(cache_exists(v) AND cache_exists('value ' || n)) FROM texts"))
+                for what, wrong in (("key and value", "cache_get(v) IS DISTINCT FROM v || v"),
+                                    ("value", "cache_get('value ' || n) IS DISTINCT FROM v"),
+                                    ("among many", "NOT EXISTS (SELECT FROM cache_get_many(ARRAY['x', v]) g WHERE g.key = v AND g.value = v || v)"),
+                                    ("listed", "v NOT IN (SELECT cache_keys())"),
+                                    ("time left", "cache_ttl(v) IS NULL OR NOT cache_expire(v, '1 hour') OR cache_ttl(v) < '50 min'"),
+                                    ("added twice", "cache_add(v, 'x') OR NOT cache_add('+' || v, v) OR cache_get('+' || v) <> v"),
+                                    ("of a query", "cache_get('q' || v, 'SELECT v FROM texts WHERE n = ' || n)::json -> 0 ->> 'v' <> v")):
+                    if (encoding, what) == ("SQL_ASCII", "of a query"):     # json has no form for its bytes above 127
+                        wrong += " AND n < 2"
+                    found = db.rows(f"SELECT n FROM texts WHERE {wrong}")
+                    expect(not found, f"{encoding}, {what}: {len(found)} texts are changed, the first {found[:3]}")
+                db.run("SELECT count(cache_invalidate_tags(v)), count(cache_delete(v)) FROM texts")
+                wait_for("delivered", lambda: db.value("SELECT pending = 0 FROM invalidation_status"))
+                found = db.rows("SELECT n FROM texts WHERE cache_exists(v) OR cache_exists('value ' || n)")
+                expect(not found, f"{encoding}: not invalidated: {found[:3]}")
+
+
 def what_is_set_together_is_set_at_commit(options):
     with Cache("together") as cache:
         db, other = cache.session(), cache.session()
@@ -178,6 +214,7 @@ def a_clear_voids_own_entries_and_leaves_the_rest(options):
 
 TESTS = [
     many_keys_are_read_in_one_round_trip,
+    any_text_is_kept_as_it_is,
     what_is_set_together_is_set_at_commit,
     only_one_adds,
     lives_are_shown_and_changed,

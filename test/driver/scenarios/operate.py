@@ -55,6 +55,11 @@ def figures_add_up_over_sessions_that_come_and_go(options):
             expect(figures(other, "memory", "hits", "misses") == (0, 0), "another database's figures")
         average, p99 = figures(db, "memory", "avg_ms", "p99_ms")
         expect(0 < average and 0 < p99, "no times")
+        db.run("SELECT cache_stats_reset()")
+        expect(len(db.rows("SELECT * FROM cache_get_many('{k,absent,k}')")) == 2 and
+               db.value("SELECT cache_exists('k') AND cache_ttl('k') > '0' AND NOT cache_exists('absent')"), "nothing is tested")
+        expect(figures(db, "memory", "hits", "misses") == (2, 1) and figures(db, "redis", "hits", "misses") == (0, 1) and
+               figures(db, "query", "hits", "misses") == (0, 0), "reads of many keys are counted otherwise")
         # What a crash of the server has lost is not there, and nothing else is wrong.
         cache.postgres.kill_process(db.pid)
         with cache.postgres.session("shop") as session:
