@@ -9,27 +9,11 @@
 # Nothing is installed and nothing of it is started but the server under test, with its own libraries.
 set -euo pipefail
 
-tree=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+. "$(dirname "${BASH_SOURCE[0]}")/debian.sh"
+
 folder=${OTHER_REDIS:-/var/tmp/cache_ext_trixie}
-mirror=${DEBIAN_MIRROR:-http://deb.debian.org/debian}
 scenarios=(redis_link redis_shared redis_tls delivery outage)
 servers=(redis valkey)
-
-fail() {
-	printf 'error: %s\n' "$*" >&2
-	exit 1
-}
-
-unpack() {
-	[ -e "$folder/complete" ] && return
-	[ "$(id -u)" = 0 ] || fail "unpacking needs root, once"
-	command -v debootstrap >/dev/null || fail "the package debootstrap is missing"
-	mkdir -p "$folder"
-	debootstrap --variant=minbase --include=redis-server,valkey-server trixie "$folder" "$mirror" \
-		>"$folder.log" 2>&1 || fail "debootstrap failed; see $folder.log"
-	chmod 755 "$folder"
-	touch "$folder/complete"
-}
 
 # A folder with a program redis-server that is the other server, run by its own system's loader.
 wrap() {
@@ -52,7 +36,7 @@ case ${1:-} in redis | valkey)
 esac
 [ $# -eq 0 ] || scenarios=("$@")
 
-unpack
+unpack_debian trixie "$folder" redis-server,valkey-server
 status=0
 for server in "${servers[@]}"; do
 	bin=$(wrap "$server")
