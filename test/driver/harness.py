@@ -7,6 +7,7 @@ at its deadline with what it last saw.
 """
 
 import atexit
+import contextlib
 import os
 import pwd
 import re
@@ -38,6 +39,11 @@ def server_user():
     if os.geteuid() != 0:
         return None
     return os.environ.get("CACHE_EXT_SERVER_USER", "postgres")
+
+
+def work(name):
+    """A path in the run's temporary directory."""
+    return os.path.join(os.environ["CACHE_EXT_WORK"], name)
 
 
 def make_directory(path):
@@ -205,6 +211,13 @@ class Postgres:
 
         wait_for("the server accepts connections", answers, deadline)
         return self
+
+    def copy(self, directory):
+        """A standby of this server, not yet started, with the same settings."""
+        standby = Postgres(directory, dict(self.settings), self.preload).expect("terminating walreceiver")
+        run_as_server([program("pg_basebackup"), "-h", self.socket, "-U", "postgres", "-D", standby.data,
+                       "-R", "-X", "stream", "-c", "fast"], standby.log)
+        return standby
 
     def running(self):
         return self.process is not None and self.process.poll() is None
@@ -595,27 +608,68 @@ class FakeRedis:
 # What several scenarios need
 # ---------------------------------------------------------------------------
 
-def with_shop(name, body, preload=True, redis=True, settings=None, setup=None):
-    """Run body(server, redis) with a database "shop" that has the extension, and judge the log afterwards."""
-    work = os.environ["CACHE_EXT_WORK"]
-    settings, real = dict(settings or {}), None
-    if redis:
-        real = Redis(os.path.join(work, name + "_redis"), durable=True).start()
-        settings["cache_ext.redis_url"] = f"'{real.url}'"
-    server = Postgres(os.path.join(work, name), settings, preload=preload)
+@contextlib.contextmanager
+def judged(server, redis=None):
+    """Start the server and judge its log at the end of the block; it is ended, and the Redis, however the block ends."""
     try:
         server.start()
-        server.create_database("shop")
-        if setup:
-            with server.session("shop") as db:
-                setup(db)
-        body(server, real)
+        yield server
         server.stop()
         server.check_log()
     finally:
         server.stop("immediate")
-        if real:
-            real.stop()
+        if redis:
+            redis.stop()
+
+
+class Servers:
+    """A server with the extension in its database "shop", a Redis or what claims to be one, and sessions that end with them."""
+
+    def __init__(self, name, redis=None, preload=True, **settings):
+        self.redis = redis
+        options = {"cache_ext.redis_url": f"'{redis.url}'"} if redis else {}
+        options.update({k.replace("__", "."): v for k, v in settings.items()})
+        self.postgres = Postgres(work(name), options, preload)
+        self.sessions = []
+        self.ending = contextlib.ExitStack()
+
+    def __enter__(self):
+        with contextlib.ExitStack() as ending:
+            ending.enter_context(judged(self.postgres, self.redis))
+            ending.callback(self.close_sessions)
+            self.create("shop")
+            self.ending = ending.pop_all()
+        return self
+
+    def create(self, dbname):
+        """Create a database as the scenario's tests need it."""
+        self.postgres.create_database(dbname)
+
+    def session(self, dbname="shop", **options):
+        session = self.postgres.session(dbname, **options)
+        self.sessions.append(session)
+        return session
+
+    def delivered(self, db):
+        wait_for("everything is delivered",
+                 lambda: db.value("SELECT pending = 0 FROM invalidation_status"))
+
+    def close_sessions(self):
+        for session in self.sessions:
+            session.close()
+
+    def __exit__(self, *failure):
+        return self.ending.__exit__(*failure)
+
+
+def with_shop(name, body, preload=True, redis=True, settings=None, setup=None):
+    """Run body(server, redis) with a database "shop" that has the extension and a Redis that keeps its data."""
+    real = Redis(work(name + "_redis"), durable=True).start() if redis else None
+    with Servers(name, real, preload, **(settings or {})) as servers:
+        if setup:
+            with servers.postgres.session("shop") as db:
+                setup(db)
+        body(servers.postgres, real)
 
 
 APPLICATION_SCHEMA = os.path.join(os.path.dirname(os.path.abspath(__file__)), "bag_tracking.sql")

@@ -7,9 +7,7 @@ import signal
 import threading
 import time
 
-import psycopg2
-from harness import (Failure, Postgres, Redis, RedisGone, expect, is_waiting, program, run_as_server,
-                     wait_for)
+from harness import Failure, Redis, RedisGone, Servers, expect, is_waiting, judged, wait_for, work
 
 # The table's value, as the query behind a key; the second form waits in its middle, after its
 # snapshot has been taken, until nobody holds advisory lock 1 exclusively.
@@ -17,49 +15,16 @@ QUERY = "SELECT v FROM t"
 WAITING = "SELECT v FROM t, (SELECT pg_advisory_lock_shared(1), pg_advisory_unlock_shared(1)) AS w"
 
 
-def work(name):
-    return os.path.join(os.environ["CACHE_EXT_WORK"], name)
-
-
-class Cache:
-    """A server and a Redis, a database with a one-row table, and sessions in it."""
+class Cache(Servers):
+    """Servers with a one-row table, whose Redis is not replaced by memory: memory.py has the tests of that tier."""
 
     def __init__(self, name, **settings):
-        self.redis = Redis(work(name + "_redis"))
-        # What is about Redis must not be answered by memory; memory.py has the tests of that tier.
-        options = {"cache_ext.redis_url": f"'{self.redis.url}'", "cache_ext.memory_size": "0"}
-        options.update({k.replace("__", "."): v for k, v in settings.items()})
-        # SIGTERM ends a background worker with this code: at shutdown, or when a test sends it.
-        self.postgres = Postgres(work(name), options).expect("exited with exit code 1")
-        self.sessions = []
+        super().__init__(name, Redis(work(name + "_redis")).start(), **{"cache_ext__memory_size": "0", **settings})
 
-    def __enter__(self):
-        self.redis.start()
-        self.postgres.start()
-        self.postgres.create_database("shop")
-        db = self.session()
-        db.run("CREATE TABLE t (v integer); INSERT INTO t VALUES (1)")
-        return self
-
-    def session(self, **options):
-        session = self.postgres.session("shop", **options)
-        self.sessions.append(session)
-        return session
-
-    def __exit__(self, kind, *_):
-        for session in self.sessions:
-            session.close()
-        try:
-            if kind is None:
-                self.postgres.stop()
-                self.postgres.check_log()
-        finally:
-            self.postgres.stop("immediate")
-            self.redis.stop()
-
-    def delivered(self, db):
-        wait_for("everything is delivered",
-                 lambda: db.value("SELECT pending = 0 FROM invalidation_status"))
+    def create(self, dbname):
+        super().create(dbname)
+        with self.postgres.session(dbname) as db:
+            db.run("CREATE TABLE t (v integer); INSERT INTO t VALUES (1)")
 
 
 def text(*values):
@@ -399,47 +364,37 @@ def a_standby_reads_what_holds_and_stores_nothing(options):
     with Cache("primary") as cache:
         db = cache.session()
         warm(db)
-        standby = Postgres(work("standby"), dict(cache.postgres.settings))
-        standby.expect("exited with exit code 1", "terminating walreceiver")
-        run_as_server([program("pg_basebackup"), "-h", cache.postgres.socket, "-U", "postgres",
-                       "-D", standby.data, "-R", "-X", "stream", "-c", "fast"], standby.log)
-        try:
-            standby.start()
-            with standby.session("shop") as reader:
-                expect(reader.value("SELECT pg_is_in_recovery()"), "this is no standby: nothing is tested")
-                expect(get(reader, "k", None) == text(1), "the primary's entry is not believed")
-                expect(get(reader, "new") == text(1), "the query does not answer")
-                expect(cache.redis.ask("EXISTS", "new") == 0, "a standby stored something")
-                cache.redis.ask("SET", "bare", "value")
-                expect(get(reader, "bare", None) in (None, "value"), "wrong")
-                change(db, 2)
-                cache.delivered(db)
-                expect(get(reader, "k", None) is None, "a void entry was believed")
-                wait_for("the standby has replayed", lambda: get(reader) == text(2))
-                # What Redis has not been told yet the standby knows by what it has replayed.
-                warm(db)
-                db.run("SELECT cache_invalidate('something')")
-                workers = wait_for("a worker runs", lambda: cache.postgres.worker_pids("shop"))
+        with judged(cache.postgres.copy(work("standby"))) as standby, standby.session("shop") as reader:
+            expect(reader.value("SELECT pg_is_in_recovery()"), "this is no standby: nothing is tested")
+            expect(get(reader, "k", None) == text(1), "the primary's entry is not believed")
+            expect(get(reader, "new") == text(1), "the query does not answer")
+            expect(cache.redis.ask("EXISTS", "new") == 0, "a standby stored something")
+            cache.redis.ask("SET", "bare", "value")
+            expect(get(reader, "bare", None) in (None, "value"), "wrong")
+            change(db, 2)
+            cache.delivered(db)
+            expect(get(reader, "k", None) is None, "a void entry was believed")
+            wait_for("the standby has replayed", lambda: get(reader) == text(2))
+            # What Redis has not been told yet the standby knows by what it has replayed.
+            warm(db)
+            db.run("SELECT cache_invalidate('something')")
+            workers = wait_for("a worker runs", lambda: cache.postgres.worker_pids("shop"))
+            for pid in workers:
+                os.kill(pid, signal.SIGSTOP)
+            try:
+                change(db, 3)
+                wait_for("the standby has replayed", lambda: reader.value("SELECT v FROM t") == 3)
+                expect(cache.redis.ask("EXISTS", "k") == 1, "Redis was told: nothing is tested")
+                expect(get(reader, "k", None) is None, "older than the standby itself")
+                expect(get(reader) == text(3), "older than the standby itself")
+            finally:
                 for pid in workers:
-                    os.kill(pid, signal.SIGSTOP)
-                try:
-                    change(db, 3)
-                    wait_for("the standby has replayed", lambda: reader.value("SELECT v FROM t") == 3)
-                    expect(cache.redis.ask("EXISTS", "k") == 1, "Redis was told: nothing is tested")
-                    expect(get(reader, "k", None) is None, "older than the standby itself")
-                    expect(get(reader) == text(3), "older than the standby itself")
-                finally:
-                    for pid in workers:
-                        os.kill(pid, signal.SIGCONT)
-                cache.delivered(db)
-                for write in ("cache_set('k', 'x')", "cache_delete('k')", "cache_invalidate('k')",
-                              "cache_invalidate_tags('k')", "cache_invalidate_pattern('k*')",
-                              "cache_publish('k', 'x')"):
-                    reader.fails("25006", f"SELECT {write}")
-            standby.stop()
-            standby.check_log()
-        finally:
-            standby.stop("immediate")
+                    os.kill(pid, signal.SIGCONT)
+            cache.delivered(db)
+            for write in ("cache_set('k', 'x')", "cache_delete('k')", "cache_invalidate('k')",
+                          "cache_invalidate_tags('k')", "cache_invalidate_pattern('k*')",
+                          "cache_publish('k', 'x')"):
+                reader.fails("25006", f"SELECT {write}")
 
 
 def a_parallel_plan_gets_answers_and_shares_nothing(options):

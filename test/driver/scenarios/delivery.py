@@ -7,30 +7,16 @@ import socket
 import threading
 import time
 
-import psycopg2
-from harness import Postgres, Redis, RedisClient, RedisGone, expect, free_port, program, run_as_server, wait_for
+from harness import Redis, RedisClient, RedisGone, Servers, expect, free_port, judged, wait_for
 
 
 def with_servers(name, body, redis_options=(), preload=True, durable=False, **settings):
-    work = os.environ["CACHE_EXT_WORK"]
-    redis = Redis(os.path.join(work, name + "_redis"), durable=durable, options=redis_options)
-    settings = {"cache_ext.redis_url": f"'{redis.url}'",
-                **{k.replace("__", "."): v for k, v in settings.items()}}
-    server = Postgres(os.path.join(work, name), settings, preload=preload)
-    try:
-        redis.start()
-        server.start()
-        server.create_database("shop")
-        with server.session("shop") as db:
-            db.run("CREATE TABLE orders (id integer PRIMARY KEY, vendor_id integer, note text)")
-            db.run("SELECT cache_watch('orders', keys => ARRAY['a:{vendor_id}'],"
-                   " tags => ARRAY['orders', 'v:{vendor_id}'])")
-            body(server, redis, db)
-        server.stop()
-        server.check_log()
-    finally:
-        server.stop("immediate")
-        redis.stop()
+    redis = Redis(work(name + "_redis"), durable=durable, options=redis_options).start()
+    with Servers(name, redis, preload, **settings) as servers, servers.session() as db:
+        db.run("CREATE TABLE orders (id integer PRIMARY KEY, vendor_id integer, note text)")
+        db.run("SELECT cache_watch('orders', keys => ARRAY['a:{vendor_id}'],"
+               " tags => ARRAY['orders', 'v:{vendor_id}'])")
+        body(servers.postgres, redis, db)
 
 
 def gone(redis, *keys):
@@ -529,12 +515,7 @@ def a_promoted_standby_delivers_what_its_primary_could_not(_):
     def body(server, redis, db):
         db.run("INSERT INTO orders VALUES (1, 1)")
         drained(db)
-        standby = Postgres(os.path.join(os.environ["CACHE_EXT_WORK"], "promoted"), dict(server.settings))
-        standby.expect("exited with exit code 1", "terminating walreceiver")
-        run_as_server([program("pg_basebackup"), "-h", server.socket, "-U", "postgres", "-D", standby.data,
-                       "-R", "-X", "stream", "-c", "fast"], standby.log)
-        try:
-            standby.start()
+        with judged(server.copy(work("promoted"))) as standby:
             os.kill(db.value("SELECT worker_pid FROM invalidation_status"), signal.SIGSTOP)
             redis.ask("SET", "a:2", "x")
             db.run("INSERT INTO orders VALUES (2, 2)")
@@ -547,10 +528,6 @@ def a_promoted_standby_delivers_what_its_primary_could_not(_):
                 there.run("SELECT pg_promote()")
                 gone(redis, "a:2")
                 drained(there)
-            standby.stop()
-            standby.check_log()
-        finally:
-            standby.stop("immediate")
 
     with_servers("primary", body)
 

@@ -1,13 +1,11 @@
 """Statistics are filled while others write, and whatever happens in the middle leaves nothing broken."""
 
-import os
 import threading
 import time
 
 import psycopg2
 
-from harness import (Failure, Postgres, Session, expect, expect_equal, is_waiting, load_application, wait_for,
-                     with_shop)
+from harness import Failure, Session, expect, expect_equal, is_waiting, load_application, wait_for, with_shop
 
 QUERY = ("SELECT kind, count(*) AS n, sum(amount) AS total, max(amount) AS most, count(DISTINCT who) AS people"
          " FROM item WHERE gate(id) GROUP BY kind")
@@ -85,17 +83,7 @@ class Writers:
 
 
 def with_items(name, body, preload=True):
-    server = Postgres(os.path.join(os.environ["CACHE_EXT_WORK"], name), preload=preload)
-    try:
-        server.start()
-        server.create_database("shop")
-        with server.session("shop") as db:
-            db.run(SETUP)
-        body(server)
-        server.stop()
-        server.check_log()
-    finally:
-        server.stop("immediate")
+    with_shop(name, body=lambda server, _: body(server), preload=preload, redis=False, setup=lambda db: db.run(SETUP))
 
 
 def state_of(db, name="items"):

@@ -13,7 +13,7 @@ import threading
 import psycopg2
 
 import workload
-from harness import (Failure, Postgres, Redis, RedisError, RedisGone, expect, expect_equal, wait_for)
+from harness import Failure, Redis, RedisError, RedisGone, Servers, expect, expect_equal, wait_for, with_shop, work
 
 ROUNDS = 3
 KILLED = (r"was terminated by signal 9", r"terminating any other active server processes",
@@ -150,34 +150,18 @@ def judge(server, redis, journal, trusted_from=0):
     return len(committed)
 
 
-def servers(name, preload=True, durable=True):
-    work = os.environ["CACHE_EXT_WORK"]
-    redis = Redis(os.path.join(work, name + "_redis"), durable=durable).start()
-    server = Postgres(os.path.join(work, name), {
-        "cache_ext.redis_url": f"'{redis.url}'", "cache_ext.fold_interval": "'20ms'",
-        "restart_after_crash": "on"}, preload=preload)
-    server.start()
-    server.create_database("shop")
-    with server.session("shop") as db:
-        Journal.create(db)
-    return server, redis
-
-
 def let_through(journal, many=300):
     """Wait until that many more transactions have begun."""
     goal = journal.count() + many
     wait_for("sessions write", lambda: journal.count() >= goal, 60)
 
 
-def with_servers(body, name, **options):
-    server, redis = servers(name, **options)
-    try:
-        body(server, redis)
-        server.stop()
-        server.check_log()
-    finally:
-        server.stop("immediate")
-        redis.kill()
+def with_servers(body, name, preload=True, durable=True):
+    redis = Redis(work(name + "_redis"), durable=durable).start()
+    with Servers(name, redis, preload, restart_after_crash="on") as servers:
+        with servers.postgres.session("shop") as db:
+            Journal.create(db)
+        body(servers.postgres, redis)
 
 
 def immediate_shutdown_loses_and_invents_nothing(_):
@@ -295,15 +279,10 @@ def prepared_transactions_survive_a_crash_and_count_when_they_commit(_):
 def statistics_stay_exact_through_crashes_in_a_storm(options):
     """The storm of the statistics scenario, with the server crashing under it."""
     seed = options.seed if options.seed is not None else random.SystemRandom().getrandbits(32)
-    server = Postgres(os.path.join(os.environ["CACHE_EXT_WORK"], "storm_crash"),
-                      {"cache_ext.fold_interval": "'20ms'"})
-    server.expect(*KILLED)
-    try:
-        server.start()
-        server.create_database("storm")
-        with server.session("storm") as db:
-            workload.create(db)
-        with workload.Storm(server, "storm", seed, writers=3, checkers=1, tolerate_loss=True) as run:
+
+    def body(server, _):
+        server.expect(*KILLED)
+        with workload.Storm(server, "shop", seed, writers=3, checkers=1, tolerate_loss=True) as run:
             for i in range(4):
                 goal = run.transactions + 60
                 wait_for("sessions write", lambda: run.errors or run.transactions >= goal, 60)
@@ -311,15 +290,14 @@ def statistics_stay_exact_through_crashes_in_a_storm(options):
                     server.crash()
                     server.start()
                 else:
-                    victims = server.pids("datname = 'storm' AND backend_type = 'client backend'")
+                    victims = server.pids("datname = 'shop' AND backend_type = 'client backend'")
                     server.kill_process(random.Random(seed).choice(victims))
-        workload.settle(server, "storm")
-        server.stop()
-        server.check_log()
+        workload.settle(server, "shop")
+
+    try:
+        with_shop("storm_crash", body, redis=False, setup=workload.create)
     except Failure as failure:
         raise Failure(f"{failure}\n(repeat with --seed {seed})") from failure
-    finally:
-        server.stop("immediate")
 
 
 TESTS = [

@@ -11,12 +11,12 @@ from scenarios.cache import WAITING, Cache, get, text
 class Counted(Cache):
     """A cache whose loads are counted: each writes a line into the server's log."""
 
-    def __enter__(self):
-        super().__enter__()
-        self.session().run("""
-            CREATE FUNCTION trace(what text) RETURNS boolean LANGUAGE plpgsql STABLE AS
-                $$BEGIN RAISE LOG 'load of %', what; RETURN true; END$$""")
-        return self
+    def create(self, dbname):
+        super().create(dbname)
+        with self.postgres.session(dbname) as db:
+            db.run("""
+                CREATE FUNCTION trace(what text) RETURNS boolean LANGUAGE plpgsql STABLE AS
+                    $$BEGIN RAISE LOG 'load of %', what; RETURN true; END$$""")
 
     def loads(self, what):
         with open(self.postgres.log, errors="replace") as log:

@@ -1,64 +1,28 @@
 """The memory tier: hits without Redis or query, void with their commit, empty after a crash."""
 
 import json
-import os
 import time
 
 import psycopg2
-from harness import Postgres, Redis, expect, is_waiting, wait_for
+from harness import Redis, Servers, expect, is_waiting, wait_for, work
 
 # The watched value and an unwatched one: a change of the latter shows whether the query has run.
 QUERY = "SELECT v, n FROM t, unwatched"
 WAITING = QUERY + ", (SELECT pg_advisory_lock_shared(1), pg_advisory_unlock_shared(1)) AS w"
 
 
-class Tier:
-    """A server whose database "shop" has a watched one-row table t and an unwatched counter."""
+class Tier(Servers):
+    """Servers whose database has a watched one-row table t and an unwatched counter."""
 
     def __init__(self, name, redis=False, **settings):
-        work = os.environ["CACHE_EXT_WORK"]
-        self.redis = Redis(os.path.join(work, name + "_redis")) if redis else None
-        options = {k.replace("__", "."): v for k, v in settings.items()}
-        if redis:
-            options["cache_ext.redis_url"] = f"'{self.redis.url}'"
-        # SIGTERM ends a background worker with this code: at shutdown, or when a test sends it.
-        self.postgres = Postgres(os.path.join(work, name), options).expect("exited with exit code 1")
-        self.sessions = []
-
-    def __enter__(self):
-        if self.redis:
-            self.redis.start()
-        self.postgres.start()
-        self.create("shop")
-        return self
+        super().__init__(name, Redis(work(name + "_redis")).start() if redis else None, **settings)
 
     def create(self, dbname):
-        self.postgres.create_database(dbname)
+        super().create(dbname)
         with self.postgres.session(dbname) as db:
             db.run("CREATE TABLE t (v integer); INSERT INTO t VALUES (1);"
                    "CREATE TABLE unwatched (n integer); INSERT INTO unwatched VALUES (0);"
                    "SELECT cache_watch('t', keys => '{k}', tags => '{red}', patterns => '{shop:*}')")
-
-    def session(self, dbname="shop", **options):
-        session = self.postgres.session(dbname, **options)
-        self.sessions.append(session)
-        return session
-
-    def delivered(self, db):
-        wait_for("everything is delivered",
-                 lambda: db.value("SELECT pending = 0 FROM invalidation_status"))
-
-    def __exit__(self, kind, *_):
-        for session in self.sessions:
-            session.close()
-        try:
-            if kind is None:
-                self.postgres.stop()
-                self.postgres.check_log()
-        finally:
-            self.postgres.stop("immediate")
-            if self.redis:
-                self.redis.stop()
 
 
 def get(db, key="k", query=QUERY, **arguments):

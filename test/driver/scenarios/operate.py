@@ -9,8 +9,8 @@ import threading
 import time
 
 import psycopg2
-from harness import expect, make_directory, popen, run_as_server, wait_for, Postgres, program
-from scenarios.cache import QUERY, Cache, change, get, text, warm, work
+from harness import Servers, expect, judged, make_directory, popen, wait_for, work
+from scenarios.cache import QUERY, Cache, change, get, text, warm
 
 CLIENTS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "clients")
 
@@ -306,18 +306,15 @@ ignore_startup_parameters = extra_float_digits
 
 
 def without_redis_memory_serves(options):
-    postgres = Postgres(work("no_redis")).expect("exited with exit code 1")
-    try:
-        postgres.start()
-        postgres.create_database("shop")
-        with postgres.session("shop") as db, postgres.session("shop") as other:
+    with Servers("no_redis") as servers:
+        with servers.session() as db, servers.session() as other:
             db.run("CREATE TABLE t (v integer); INSERT INTO t VALUES (1)")
             expect(get(db) == text(1) and get(other, "k", None) == text(1), "not shared")
             db.run("SELECT cache_set('s', 'x', '1 hour')")
             expect(get(other, "s", None) == "x", "a set is not there")
             expect(other.value("SELECT cache_ttl('s') BETWEEN '50 min' AND '1 h'"), "a wrong life")
             expect(db.value("SELECT cache_add('a', '1')") and not other.value("SELECT cache_add('a', '2')"), "added twice")
-            sessions = [postgres.session("shop") for _ in range(4)]
+            sessions = [servers.session() for _ in range(4)]
             for session in sessions:
                 session.start("SELECT count(cache_incr('n')) FROM generate_series(1, 100)")
             for session in sessions:
@@ -333,36 +330,22 @@ def without_redis_memory_serves(options):
             expect(db.value("SELECT cache_incr('n')") == 1, "an earlier delete came later")
             db.run("SELECT cache_clear()")
             expect(db.rows("SELECT * FROM cache_get_many('{s,n,k}')") == [], "a clear left something")
-        postgres.stop()
-        postgres.check_log()
-    finally:
-        postgres.stop("immediate")
 
 
 def a_standby_changes_nothing_at_once(options):
     with Cache("read_only") as cache:
         db = cache.session()
         db.run("SELECT cache_define('l', 'SELECT v FROM t', stale_for => '1 h', eager => 0.5)")
-        standby = Postgres(work("read_only_standby"), dict(cache.postgres.settings))
-        standby.expect("exited with exit code 1", "terminating walreceiver")
-        run_as_server([program("pg_basebackup"), "-h", cache.postgres.socket, "-U", "postgres",
-                       "-D", standby.data, "-R", "-X", "stream", "-c", "fast"], standby.log)
-        try:
-            standby.start()
-            with standby.session("shop") as reader:
-                for write in ("cache_add('k', 'x')", "cache_expire('k', '1 s')", "cache_incr('k')", "cache_clear()",
-                              "cache_set_many('{\"k\": 1}')", "cache_define('x', 'SELECT 1')", "cache_warm()"):
-                    reader.fails("25006", f"SELECT {write}")
-                expect(get(reader, "l", None) == text(1), "a loader does not answer")
-                expect(cache.redis.ask("EXISTS", "l") == 0, "a standby stored something")
-                expect(reader.rows("SELECT * FROM cache_get_many('{l}')") == [], "a standby found something")
-                expect(reader.rows("SELECT * FROM cache_query(%s) AS t (v integer)", (QUERY,)) == [(1,)], "wrong")
-                expect(reader.value("SELECT state FROM cache_health() LIMIT 1") in ("ok", "degraded"), "not healthy")
-                expect(reader.value("SELECT count(*) FROM cache_stats") == 3, "no figures")
-            standby.stop()
-            standby.check_log()
-        finally:
-            standby.stop("immediate")
+        with judged(cache.postgres.copy(work("read_only_standby"))) as standby, standby.session("shop") as reader:
+            for write in ("cache_add('k', 'x')", "cache_expire('k', '1 s')", "cache_incr('k')", "cache_clear()",
+                          "cache_set_many('{\"k\": 1}')", "cache_define('x', 'SELECT 1')", "cache_warm()"):
+                reader.fails("25006", f"SELECT {write}")
+            expect(get(reader, "l", None) == text(1), "a loader does not answer")
+            expect(cache.redis.ask("EXISTS", "l") == 0, "a standby stored something")
+            expect(reader.rows("SELECT * FROM cache_get_many('{l}')") == [], "a standby found something")
+            expect(reader.rows("SELECT * FROM cache_query(%s) AS t (v integer)", (QUERY,)) == [(1,)], "wrong")
+            expect(reader.value("SELECT state FROM cache_health() LIMIT 1") in ("ok", "degraded"), "not healthy")
+            expect(reader.value("SELECT count(*) FROM cache_stats") == 3, "no figures")
 
 
 TESTS = [

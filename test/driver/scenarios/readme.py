@@ -4,7 +4,7 @@ import json
 import os
 import re
 
-from harness import Postgres, Redis, expect, expect_equal
+from harness import Postgres, Redis, Servers, expect, expect_equal, judged, work
 
 TOP = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "..")
 
@@ -18,12 +18,9 @@ def every_sql_example_of_the_readme_runs(_):
     blocks = re.findall(r"^```sql\n(.*?)^```", text_of("README.md"), re.M | re.S)
     expect(len(blocks) >= 2, "README.md has lost its examples")
     for with_redis in (True, False):
-        work = os.environ["CACHE_EXT_WORK"]
-        redis = Redis(os.path.join(work, "readme_redis")).start() if with_redis else None
-        server = Postgres(os.path.join(work, "readme"),
-                          {"cache_ext.redis_url": f"'{redis.url}'"} if redis else {}, preload=with_redis)
-        try:
-            server.start()
+        redis = Redis(work("readme_redis")).start() if with_redis else None
+        server = Postgres(work("readme"), {"cache_ext.redis_url": f"'{redis.url}'"} if redis else {}, preload=with_redis)
+        with judged(server, redis):
             server.create_database("readme", extension=False)
             with server.session("readme") as db:
                 for block in blocks:
@@ -34,36 +31,24 @@ def every_sql_example_of_the_readme_runs(_):
                 expect_equal(db, "(SELECT orders, idle_vendors FROM overview) s",
                              "SELECT 3::bigint, (SELECT count(*) FROM vendor v WHERE NOT EXISTS"
                              " (SELECT 1 FROM orders o WHERE o.vendor_id = v.id))", "at the end of README.md")
-            server.stop()
-            server.check_log()
-        finally:
-            server.stop("immediate")
-            if redis:
-                redis.stop()
 
 
 def every_setting_and_function_that_the_readme_names_exists(_):
-    server = Postgres(os.path.join(os.environ["CACHE_EXT_WORK"], "names"))
-    try:
-        server.start()
-        server.create_database("names")
+    with Servers("names") as servers, servers.session() as db:
         text = text_of("README.md")
         functions = text[text.index("## Functions"):text.index("## Settings")]
         settings = text[text.index("## Settings"):text.index("## Monitoring")]
-        with server.session("names") as db:
-            known = {row[0] for row in db.rows(
-                "SELECT p.proname FROM pg_proc p JOIN pg_depend d ON d.objid = p.oid AND d.classid = 'pg_proc'::regclass"
-                " AND d.deptype = 'e' AND p.pronamespace = 'public'::regnamespace")}
-            named = set(re.findall(r"`((?:cache|statistics|bag_tracking)_\w+)\(", functions)) | \
-                set(re.findall(r"[`, ]((?:cache|statistics|bag_tracking)_\w+)\(", functions))
-            expect(named <= known, f"README.md names functions that do not exist: {named - known}")
-            missing = known - named - {"bag_tracking_ignore_write"}
-            expect(not missing, f"README.md does not name {missing}")
-            have = {row[0] for row in db.rows("SELECT name FROM pg_settings WHERE name LIKE 'cache_ext.%'")}
-            shown = set(re.findall(r"^\| `(cache_ext\.\w+)`", settings, re.M))
-            expect(shown == have, f"README.md and the server differ in settings: {shown ^ have}")
-    finally:
-        server.stop("immediate")
+        known = {row[0] for row in db.rows(
+            "SELECT p.proname FROM pg_proc p JOIN pg_depend d ON d.objid = p.oid AND d.classid = 'pg_proc'::regclass"
+            " AND d.deptype = 'e' AND p.pronamespace = 'public'::regnamespace")}
+        named = set(re.findall(r"`((?:cache|statistics|bag_tracking)_\w+)\(", functions)) | \
+            set(re.findall(r"[`, ]((?:cache|statistics|bag_tracking)_\w+)\(", functions))
+        expect(named <= known, f"README.md names functions that do not exist: {named - known}")
+        missing = known - named - {"bag_tracking_ignore_write"}
+        expect(not missing, f"README.md does not name {missing}")
+        have = {row[0] for row in db.rows("SELECT name FROM pg_settings WHERE name LIKE 'cache_ext.%'")}
+        shown = set(re.findall(r"^\| `(cache_ext\.\w+)`", settings, re.M))
+        expect(shown == have, f"README.md and the server differ in settings: {shown ^ have}")
 
 
 def one_version_number_everywhere(_):

@@ -6,46 +6,17 @@ import threading
 import time
 
 import psycopg2
-from harness import Failure, FakeRedis, Postgres, Redis, expect, free_port, wait_for
+import harness
+from harness import Failure, FakeRedis, Redis, expect, free_port, wait_for, work
 
 LONG = "'30s'"      # a timeout that would fail the test by itself
 QUERY = "'SELECT 1 AS answer'"
 ANSWER = '[{"answer":1}]'
 
 
-def work(name):
-    return os.path.join(os.environ["CACHE_EXT_WORK"], name)
-
-
-class Servers:
-    """A PostgreSQL with the extension, and something that claims to be a Redis."""
-
+class Servers(harness.Servers):
     def __init__(self, name, redis, **settings):
-        self.redis = redis
-        options = {"cache_ext.memory_size": "0"}     # memory would answer for Redis
-        if redis:
-            options["cache_ext.redis_url"] = f"'{redis.url}'"
-        options.update({k.replace("__", "."): v for k, v in settings.items()})
-        # A background worker that the shutdown ends leaves with this code.
-        self.postgres = Postgres(work(name), options).expect("exited with exit code 1")
-
-    def __enter__(self):
-        self.postgres.start()
-        self.postgres.create_database("link")
-        return self
-
-    def session(self):
-        return self.postgres.session("link")
-
-    def __exit__(self, kind, *_):
-        try:
-            if kind is None:
-                self.postgres.stop()
-                self.postgres.check_log()
-        finally:
-            self.postgres.stop("immediate")
-            if self.redis:
-                self.redis.stop()
+        super().__init__(name, redis, cache_ext__memory_size="0", **settings)      # memory would answer for Redis
 
 
 def bulk(text):

@@ -5,8 +5,8 @@ import re
 import threading
 import time
 
-from harness import FakeRedis, Redis, expect, free_port, wait_for
-from scenarios.redis_link import ANSWER, QUERY, Script, Servers, get, mget_reply, work
+from harness import FakeRedis, Redis, expect, free_port, wait_for, work
+from scenarios.redis_link import ANSWER, QUERY, Script, Servers, get, mget_reply
 
 
 def log_lines(servers, text):

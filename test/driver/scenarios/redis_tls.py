@@ -8,14 +8,11 @@ import threading
 import time
 
 import psycopg2
-from harness import Failure, Postgres, Redis, expect, free_port, make_directory, server_user, wait_for
+import harness
+from harness import Failure, Redis, expect, free_port, make_directory, server_user, wait_for, work
 
 QUERY = "'SELECT 1 AS answer'"
 ANSWER = '[{"answer":1}]'
-
-
-def work(name):
-    return os.path.join(os.environ["CACHE_EXT_WORK"], name)
 
 
 class Authority:
@@ -61,28 +58,9 @@ def tls_redis(name, authority, certificate, clients="no"):
     return redis.start()
 
 
-class Servers:
+class Servers(harness.Servers):
     def __init__(self, name, **settings):
-        options = {"cache_ext.memory_size": "0"}     # memory would answer for Redis
-        options.update({k.replace("__", "."): v for k, v in settings.items()})
-        self.postgres = Postgres(work(name), options)
-        self.postgres.expect("exited with exit code 1")
-
-    def __enter__(self):
-        self.postgres.start()
-        self.postgres.create_database("tls")
-        return self
-
-    def session(self):
-        return self.postgres.session("tls")
-
-    def __exit__(self, kind, *_):
-        try:
-            if kind is None:
-                self.postgres.stop()
-                self.postgres.check_log()
-        finally:
-            self.postgres.stop("immediate")
+        super().__init__(name, cache_ext__memory_size="0", **settings)      # memory would answer for Redis
 
 
 def point(db, **settings):

@@ -3,8 +3,8 @@
 import os
 import subprocess
 
-from harness import (Failure, Postgres, expect, expect_equal, load_application, program, server_user,
-                     wait_for)
+from harness import (Failure, Postgres, expect, expect_equal, judged, load_application, program, server_user,
+                     wait_for, work)
 
 STATISTICS = {
     "by_owner": 'SELECT owner, count(*) AS n, sum(price) AS total, max(price) AS dearest,'
@@ -92,19 +92,13 @@ def check_restored(server, name, number):
 
 
 def with_origin(name, body):
-    server = Postgres(os.path.join(os.environ["CACHE_EXT_WORK"], name))
-    try:
-        server.start()
+    with judged(Postgres(work(name))) as server:
         server.create_database("origin")
         with server.session("origin") as db:
             create(db)
             db.run(CHANGES % 99)
             db.run("INSERT INTO thing VALUES (1000, 1, 'NaN', NULL)")    # stays in the log for a while
         body(server, os.path.join(server.directory, "dump"))
-        server.stop()
-        server.check_log()
-    finally:
-        server.stop("immediate")
 
 
 def a_plain_dump_comes_back(_):
@@ -175,9 +169,7 @@ def dropped_before_it_is_taken_up(_):
 
 
 def the_preset_comes_back(_):
-    server = Postgres(os.path.join(os.environ["CACHE_EXT_WORK"], "restore_preset"))
-    try:
-        server.start()
+    with judged(Postgres(work("restore_preset"))) as server:
         server.create_database("origin")
         with server.session("origin") as db:
             load_application(db)
@@ -198,10 +190,6 @@ def the_preset_comes_back(_):
                             " (SELECT count(*) FROM bag WHERE type = 'child') FROM statistics_cache"), "bags once filled")
             db.run("SELECT bag_tracking_detach()")
             expect(db.value("SELECT count(*) FROM cache_ext_internal.source") == 0, "sources after detach")
-        server.stop()
-        server.check_log()
-    finally:
-        server.stop("immediate")
 
 
 TESTS = [a_plain_dump_comes_back, a_parallel_restore_comes_back, schema_first_and_data_later,

@@ -1,12 +1,11 @@
 """A password of Redis is shown nowhere: no log, no view, no message, no dump, no process title."""
 
 import glob
-import os
 import subprocess
 
 import psycopg2
 
-from harness import Failure, Postgres, Redis, expect, program, wait_for
+from harness import Failure, Redis, Servers, expect, program, wait_for, work
 
 SECRET = "hunter2-%s-of-the-test"       # as in a format string, on purpose
 ENCODED = SECRET.replace("%", "%25")
@@ -78,17 +77,12 @@ def use(db):
 
 
 def a_password_in_the_address_is_shown_nowhere(_):
-    work = os.environ["CACHE_EXT_WORK"]
-    redis = Redis(os.path.join(work, "secrets_redis")).start()
+    redis = Redis(work("secrets_redis")).start()
     redis.ask("CONFIG", "SET", "requirepass", SECRET)
     url = f"unix://:{ENCODED}@{redis.path}"
-    server = Postgres(os.path.join(work, "secrets"),
-                      {"cache_ext.redis_url": f"'{url}'", "log_min_messages": "debug1",
-                       "log_error_verbosity": "verbose", "debug_print_plan": "off"})
-    server.expect("Redis")      # the outages below are meant
-    try:
-        server.start()
-        server.create_database("shop")
+    with Servers("secrets", redis, cache_ext__redis_url=f"'{url}'", log_min_messages="debug1",
+                 log_error_verbosity="verbose", debug_print_plan="off") as servers:
+        server = servers.postgres.expect("Redis")       # the outages below are meant
         with server.session("shop") as db:
             db.run("CREATE TABLE t (n integer)")
             db.run("SELECT cache_watch('t', keys => ARRAY['t:{n}'])")
@@ -120,11 +114,6 @@ def a_password_in_the_address_is_shown_nowhere(_):
                 db.fails("42501", f"SELECT current_setting('cache_ext.{name}')")
                 expect(db.value("SELECT coalesce(max(setting), '') FROM pg_settings WHERE name = %s",
                                 (f"cache_ext.{name}",)) == "", f"pg_settings shows {name} to everyone")
-        server.stop()
-        server.check_log()
-    finally:
-        server.stop("immediate")
-        redis.stop()
 
 
 TESTS = [a_password_in_the_address_is_shown_nowhere]

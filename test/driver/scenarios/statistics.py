@@ -1,11 +1,10 @@
 """Statistics are exact in every snapshot, whatever is written and however it ends."""
 
-import os
 import random
 
 import queries
 import workload
-from harness import Failure, Postgres, expect
+from harness import Failure, expect, with_shop
 
 SECONDS = 40
 
@@ -13,16 +12,11 @@ SECONDS = 40
 def storm(options, directory, preload):
     seed = options.seed if options.seed is not None else random.SystemRandom().getrandbits(32)
     seconds = (options.seconds or SECONDS) / 2
-    server = Postgres(os.path.join(os.environ["CACHE_EXT_WORK"], directory),
-                      {"cache_ext.fold_interval": "'20ms'"}, preload=preload)
-    try:
-        server.start()
-        server.create_database("storm")
-        with server.session("storm") as db:
-            workload.create(db)
-        with workload.Storm(server, "storm", seed) as run:
+
+    def body(server, _):
+        with workload.Storm(server, "shop", seed) as run:
             run.run_for(seconds)
-        workload.settle(server, "storm")
+        workload.settle(server, "shop")
         missing = [name for name in workload.WRITE_NAMES if name not in run.counts]
         print(f"        seed {seed}: {run.transactions} transactions, {sum(run.counts.values())} writes,"
               f" {run.comparisons} comparisons of every statistic")
@@ -30,12 +24,11 @@ def storm(options, directory, preload):
         expect(run.comparisons > seconds / 2, f"only {run.comparisons} comparisons")
         if sum(run.counts.values()) > 30 * len(workload.WRITE_NAMES):
             expect(not missing, f"these writes never succeeded: {missing}")
-        server.stop()
-        server.check_log()
+
+    try:
+        with_shop(directory, body, preload=preload, redis=False, setup=workload.create)
     except Failure as failure:
         raise Failure(f"{failure}\n(repeat with --seed {seed})") from failure
-    finally:
-        server.stop("immediate")
 
 
 def every_way_to_write_leaves_statistics_exact(options):

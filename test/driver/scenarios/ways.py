@@ -1,14 +1,11 @@
 """Ways to change and to read a table that need more than one session or server."""
 
-import os
-import subprocess
 import threading
 
 import psycopg2
 import psycopg2.errors
 
-from harness import (Failure, Postgres, Session, expect, expect_equal, fresh_directory, program, server_user,
-                     wait_for)
+from harness import Failure, Session, expect, expect_equal, judged, wait_for, with_shop
 
 STATISTICS = {
     "parts": "SELECT region, count(*) AS n, sum(size) AS size, max(size) AS largest, count(DISTINCT name) AS names"
@@ -45,20 +42,17 @@ def compare(db, when):
 
 
 def with_database(name, body, settings=None, rows=True):
-    server = Postgres(os.path.join(os.environ["CACHE_EXT_WORK"], name), settings)
-    try:
-        server.start()
-        server.create_database("shop")
+    def setup(db):
+        db.run(TABLES)
+        create(db)
+        if rows:
+            db.run(ROWS)
+
+    def with_session(server, _):
         with server.session("shop") as db:
-            db.run(TABLES)
-            create(db)
-            if rows:
-                db.run(ROWS)
             body(server, db)
-        server.stop()
-        server.check_log()
-    finally:
-        server.stop("immediate")
+
+    with_shop(name, with_session, redis=False, settings=settings, setup=setup)
 
 
 # A subscription within one server needs a slot that was made before.
@@ -171,17 +165,7 @@ def partitions_come_and_go_amid_writers(_):
 
 def a_standby_reads_exactly(_):
     def body(server, db):
-        directory = fresh_directory(os.path.join(os.environ["CACHE_EXT_WORK"], "ways_standby_copy"))
-        standby = Postgres(directory, dict(server.settings, hot_standby="on",
-                                           primary_conninfo=f"'host={server.socket} user=postgres'"))
-        options = {"user": server_user()} if server_user() else {}
-        result = subprocess.run([program("pg_basebackup"), "-h", server.socket, "-U", "postgres", "-D", standby.data,
-                                 "-c", "fast", "-X", "stream", "-R"], cwd="/", stdout=subprocess.PIPE,
-                                stderr=subprocess.STDOUT, text=True, **options)
-        expect(result.returncode == 0, f"pg_basebackup: {result.stdout}")
-        try:
-            standby.start()
-
+        with judged(server.copy(work("ways_standby"))) as standby:
             def caught_up():
                 here = db.value("SELECT pg_current_wal_insert_lsn()")
                 with standby.session("shop") as there:
@@ -214,10 +198,6 @@ def a_standby_reads_exactly(_):
                 expect(there.value("SELECT statistics_wait('things', '20 s')"), "filled after promotion")
                 there.run("DELETE FROM thing WHERE id = 77777")
                 compare(there, "after promotion and filling")
-            standby.stop()
-            standby.check_log()
-        finally:
-            standby.stop("immediate")
     with_database("ways_standby", body)
 
 
