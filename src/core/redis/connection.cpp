@@ -20,6 +20,7 @@ namespace cache_ext::redis {
 
 /* A status or an error is a line; no server has so much to say. */
 constexpr size_t kLongestLine = 64 * 1024;
+constexpr const char *kUnexpectedType = "an unexpected type";
 
 struct Connection::Functions
 {
@@ -51,8 +52,26 @@ struct Connection::Functions
 		return &parent->elements.back();
 	}
 
+	/* Kinds of a later protocol, for which we never ask; hiredis may know them or not. */
+	static bool is_of_a_later_protocol(const redisReadTask *task)
+	{
+		switch (task->type)
+		{
+		case REDIS_REPLY_STRING: /* a bulk string, also an absent one */
+		case REDIS_REPLY_ARRAY:
+		case REDIS_REPLY_INTEGER:
+		case REDIS_REPLY_STATUS:
+		case REDIS_REPLY_ERROR:
+			return false;
+		default:
+			return true;
+		}
+	}
+
 	template <typename Make> static void *make(const redisReadTask *task, Make &&make)
 	{
+		if (is_of_a_later_protocol(task))
+			return refuse(task, kUnexpectedType);
 		try
 		{
 			Reply reply;
@@ -113,15 +132,14 @@ struct Connection::Functions
 	}
 
 #if HIREDIS_MAJOR >= 1
-	/* Kinds of a later protocol that we never ask for. */
 	static void *floating(const redisReadTask *task, double, char *, size_t)
 	{
-		return refuse(task, "an unexpected type");
+		return refuse(task, kUnexpectedType);
 	}
 
 	static void *boolean(const redisReadTask *task, int)
 	{
-		return refuse(task, "an unexpected type");
+		return refuse(task, kUnexpectedType);
 	}
 #endif
 

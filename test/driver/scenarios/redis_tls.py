@@ -88,7 +88,7 @@ def a_server_is_verified_and_then_used(options):
     other = Authority("tls_other_ca")
     redis = tls_redis("tls_redis", authority, authority.certify("both", "DNS:localhost,IP:127.0.0.1"))
     wrong = tls_redis("tls_wrong", authority, authority.certify("wrong", "DNS:elsewhere.example"))
-    expired = tls_redis("tls_expired", authority, authority.certify("expired", "DNS:localhost", days="-1"))
+    expired = tls_redis("tls_expired", authority, authority.certify("expired", "DNS:localhost", days="0"))
     plain = free_port()
     plain_redis = Redis(work("tls_plain"), options=["--port", str(plain), "--bind", "127.0.0.1"]).start()
     try:

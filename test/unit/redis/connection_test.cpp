@@ -246,6 +246,20 @@ TEST(Connection, RefusesWhatIsNotTheProtocol)
 	}
 }
 
+TEST(Connection, RefusesKindsOfALaterProtocolWhetherTheParserKnowsThemOrNot)
+{
+	for (const char *answer :
+	     {"_\r\n", ",1.5\r\n", "#t\r\n", "(12345\r\n", "%1\r\n+a\r\n+b\r\n", "~1\r\n+a\r\n",
+	      ">2\r\n+message\r\n+x\r\n", "=7\r\ntxt:abc\r\n", "*1\r\n_\r\n"})
+	{
+		std::string outcome = error_of(answer, 1);
+
+		EXPECT_NE(outcome, "accepted") << answer;
+		EXPECT_NE(outcome, "waits") << answer;
+	}
+	EXPECT_EQ(error_of("*2\r\n$-1\r\n*-1\r\n", 1), "accepted");
+}
+
 TEST(Connection, RefusesAReplyLargerThanTheLimit)
 {
 	Limits limits;
