@@ -17,13 +17,12 @@
 
 #include "pg/guard.hpp"
 #include "pg/redis_health.hpp"
+#include "pg/shared_memory.hpp"
 
 extern "C" {
 #include "common/pg_prng.h"
 #include "port/atomics.h"
-#include "storage/ipc.h"
 #include "storage/lwlock.h"
-#include "storage/shmem.h"
 #include "utils/timestamp.h"
 }
 
@@ -67,7 +66,6 @@ struct HealthTable
 };
 
 HealthTable *table = nullptr;
-shmem_request_hook_type previous_request = nullptr;
 
 /* Held for a few instructions, in which nothing can be raised. */
 class Locked
@@ -102,21 +100,10 @@ clear(RedisHealth *entry, uint64 key) noexcept
 	pg_atomic_write_u64(&entry->key, key);
 }
 
-/* Without preloading, the slack of shared memory has room for so small a table. */
 void
 attach_table()
 {
-	bool found;
-
-	if (table != nullptr)
-		return;
-	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
-
-	auto *shared = static_cast<HealthTable *>(
-	    ShmemInitStruct("cache_ext Redis health", sizeof(HealthTable), &found));
-
-	if (!found)
-	{
+	auto make = [](HealthTable *shared) {
 		shared->tranche = LWLockNewTrancheId();
 		LWLockInitialize(&shared->lock, shared->tranche);
 		pg_atomic_init_u32(&shared->connections, 0);
@@ -128,10 +115,26 @@ attach_table()
 			pg_atomic_init_u32(&entry.settled, 0);
 			entry.asked_us = 0; /* free: the first to be taken */
 		}
-	}
-	LWLockRegisterTranche(shared->tranche, "cache_ext Redis health");
-	LWLockRelease(AddinShmemInitLock);
-	table = shared;
+	};
+
+	table = attach_shared<HealthTable>("cache_ext Redis health", sizeof(HealthTable), make);
+	LWLockRegisterTranche(table->tranche, "cache_ext Redis health");
+}
+
+void
+request_table()
+{
+	RequestAddinShmemSpace(MAXALIGN(sizeof(HealthTable)));
+}
+
+SharedArea area = {request_table, attach_table};
+
+/* Not preloaded, each process finds it at first use. */
+void
+use_table()
+{
+	if (table == nullptr)
+		attach_table();
 }
 
 /* Under the lock: the key's entry, taken from the one asked longest ago when there is none. */
@@ -153,23 +156,10 @@ find_entry(uint64 key) noexcept
 
 } /* namespace */
 
-extern "C" {
-static void
-cache_ext_request_health(void)
-{
-	if (previous_request != nullptr)
-		previous_request();
-	RequestAddinShmemSpace(MAXALIGN(sizeof(HealthTable)));
-}
-}
-
 void
 register_redis_health()
 {
-	if (!process_shared_preload_libraries_in_progress)
-		return;
-	previous_request = shmem_request_hook;
-	shmem_request_hook = cache_ext_request_health;
+	add_shared_area(&area);
 }
 
 void
@@ -180,7 +170,7 @@ HealthOf::set_endpoint(const Digest &fingerprint)
 	if (key_ == key)
 		return;
 	report_nothing();
-	call([] { attach_table(); });
+	call([] { use_table(); });
 	key_ = key;
 }
 
@@ -345,7 +335,7 @@ HealthOf::status()
 bool
 count_connection(int most)
 {
-	call([] { attach_table(); });
+	call([] { use_table(); });
 	if (pg_atomic_fetch_add_u32(&table->connections, 1) < static_cast<uint32>(most))
 		return true;
 	pg_atomic_fetch_sub_u32(&table->connections, 1);
@@ -361,7 +351,7 @@ discount_connection() noexcept
 bool
 tell_about_environment()
 {
-	attach_table();
+	use_table();
 	return pg_atomic_exchange_u32(&table->environment_told, 1) == 0;
 }
 

@@ -12,12 +12,12 @@
  */
 #include "pg/worker_table.hpp"
 
+#include "pg/shared_memory.hpp"
+
 extern "C" {
 #include "port/atomics.h"
-#include "storage/ipc.h"
 #include "storage/latch.h"
 #include "storage/lwlock.h"
-#include "storage/shmem.h"
 #include "utils/timestamp.h"
 }
 
@@ -72,26 +72,10 @@ struct WorkerTable
 WorkerTable *table = nullptr;
 WorkerSlot *mine = nullptr;
 
-shmem_startup_hook_type previous_startup = nullptr;
-#if PG_VERSION_NUM >= 150000
-shmem_request_hook_type previous_request = nullptr;
-#endif
-
-/* Without preloading, the slack of shared memory has room for so small a table. */
 void
 attach_table()
 {
-	bool found;
-
-	if (table != nullptr)
-		return;
-	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
-
-	auto *shared = static_cast<WorkerTable *>(
-	    ShmemInitStruct("cache_ext workers", sizeof(WorkerTable), &found));
-
-	if (!found)
-	{
+	auto make = [](WorkerTable *shared) {
 		shared->tranche = LWLockNewTrancheId();
 		LWLockInitialize(&shared->lock, shared->tranche);
 		pg_atomic_init_u64(&shared->lapses_taken, 0);
@@ -113,27 +97,26 @@ attach_table()
 			pg_atomic_init_u32(&slot.waiting, 0);
 			ConditionVariableInit(&slot.confirmation);
 		}
-	}
-	LWLockRegisterTranche(shared->tranche, "cache_ext workers");
-	table = shared;
-	LWLockRelease(AddinShmemInitLock);
+	};
+
+	table = attach_shared<WorkerTable>("cache_ext workers", sizeof(WorkerTable), make);
+	LWLockRegisterTranche(table->tranche, "cache_ext workers");
 }
 
 void
-on_request()
+request_table()
 {
-	if (previous_request != nullptr)
-		previous_request();
 	RequestAddinShmemSpace(MAXALIGN(sizeof(WorkerTable)));
 }
 
+SharedArea area = {request_table, attach_table};
+
+/* Not preloaded, each process finds it at first use. */
 void
-on_startup()
+use_table()
 {
-	if (previous_startup != nullptr)
-		previous_startup();
-	table = nullptr; /* after a crash the memory is a new one */
-	attach_table();
+	if (table == nullptr)
+		attach_table();
 }
 
 uint64
@@ -198,12 +181,7 @@ take_slot(Oid database)
 void
 register_worker_table()
 {
-	if (!process_shared_preload_libraries_in_progress)
-		return;
-	previous_request = shmem_request_hook;
-	shmem_request_hook = on_request;
-	previous_startup = shmem_startup_hook;
-	shmem_startup_hook = on_startup;
+	add_shared_area(&area);
 }
 
 WorkerSlot *
@@ -212,7 +190,7 @@ my_worker_slot()
 	if (mine != nullptr && pg_atomic_read_u32(&mine->database) == MyDatabaseId)
 		return mine;
 
-	attach_table();
+	use_table();
 	LWLockAcquire(&table->lock, LW_EXCLUSIVE);
 	mine = find_slot(MyDatabaseId);
 	if (mine == nullptr)
@@ -306,7 +284,7 @@ mark_work_of(Oid database, uint32 work)
 void
 ask_worker_to_leave(Oid database)
 {
-	attach_table();
+	use_table();
 	LWLockAcquire(&table->lock, LW_SHARED);
 
 	WorkerSlot *slot = find_slot(database);
@@ -387,7 +365,7 @@ databases_without_worker(Oid *databases, int limit)
 {
 	int count = 0;
 
-	attach_table();
+	use_table();
 	LWLockAcquire(&table->lock, LW_SHARED);
 	for (WorkerSlot &slot : table->slots)
 	{

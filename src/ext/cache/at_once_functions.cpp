@@ -20,11 +20,16 @@ PG_FUNCTION_INFO_V1(cache_ext_incr);
 
 using namespace cache_ext;
 
+/* What all begin with: nobody who may only read, and neither a NULL key nor a NULL that follows it.
+ */
 static std::string_view
-required_key(FunctionCallInfo fcinfo)
+begin_at_once(FunctionCallInfo fcinfo, const char *function, const char *second_argument)
 {
+	PreventCommandIfReadOnly(function);
 	if (PG_ARGISNULL(0))
 		cache::refuse_null("cache key");
+	if (PG_ARGISNULL(1))
+		cache::refuse_null(second_argument);
 	return cache::key_argument(fcinfo, 0);
 }
 
@@ -42,13 +47,7 @@ extern "C" {
 Datum
 cache_ext_add(PG_FUNCTION_ARGS)
 {
-	PreventCommandIfReadOnly("cache_add()");
-
-	std::string_view key = required_key(fcinfo);
-
-	if (PG_ARGISNULL(1))
-		cache::refuse_null("value of a cache entry");
-
+	std::string_view key = begin_at_once(fcinfo, "cache_add()", "value of a cache entry");
 	std::string_view value = pg::view(PG_GETARG_TEXT_PP(1));
 	int64 ttl_ms = cache::ttl_argument(fcinfo, 2);
 
@@ -66,13 +65,7 @@ cache_ext_add(PG_FUNCTION_ARGS)
 Datum
 cache_ext_expire(PG_FUNCTION_ARGS)
 {
-	PreventCommandIfReadOnly("cache_expire()");
-
-	std::string_view key = required_key(fcinfo);
-
-	if (PG_ARGISNULL(1))
-		cache::refuse_null("ttl of a cache entry");
-
+	std::string_view key = begin_at_once(fcinfo, "cache_expire()", "ttl of a cache entry");
 	int64 ttl_ms = cache::ttl_argument(fcinfo, 1);
 
 	PG_RETURN_BOOL(pg::guard([&] { return cache::expire_at_once(key, ttl_ms); }));
@@ -82,13 +75,7 @@ cache_ext_expire(PG_FUNCTION_ARGS)
 Datum
 cache_ext_incr(PG_FUNCTION_ARGS)
 {
-	PreventCommandIfReadOnly("cache_incr()");
-
-	std::string_view key = required_key(fcinfo);
-
-	if (PG_ARGISNULL(1))
-		cache::refuse_null("increment");
-
+	std::string_view key = begin_at_once(fcinfo, "cache_incr()", "increment");
 	int64 by = PG_GETARG_INT64(1);
 
 	PG_RETURN_INT64(pg::guard([&] { return cache::increase_at_once(key, by); }));

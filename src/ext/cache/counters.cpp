@@ -17,12 +17,12 @@
 
 #include <time.h>
 
+#include "pg/shared_memory.hpp"
+
 extern "C" {
 #include "port/pg_bitutils.h"
 #include "storage/ipc.h"
-#include "storage/lwlock.h"
 #include "storage/proc.h"
-#include "storage/shmem.h"
 }
 
 namespace cache_ext::cache {
@@ -59,8 +59,6 @@ static ProcessCounts alone;          /* where there is no shared memory */
 static ProcessCounts *own = nullptr; /* set at the first count */
 static TimestampTz alone_reset_at = 0;
 static Counts alone_before;
-static shmem_request_hook_type previous_request = nullptr;
-static shmem_startup_hook_type previous_startup = nullptr;
 
 static int
 process_limit()
@@ -75,46 +73,32 @@ table_bytes()
 	                mul_size(sizeof(ProcessCounts), static_cast<Size>(process_limit())));
 }
 
-extern "C" {
 static void
-cache_ext_request_counters(void)
+request_counters()
 {
-	if (previous_request != nullptr)
-		previous_request();
 	RequestAddinShmemSpace(table_bytes());
 	RequestNamedLWLockTranche(kTranche, 1);
 }
 
 static void
-cache_ext_attach_counters(void)
+attach_counters()
 {
-	bool found;
+	auto make = [](CounterTable *fresh) {
+		memset(fresh, 0, table_bytes());
+		fresh->lock = &GetNamedLWLockTranche(kTranche)->lock;
+		fresh->processes = process_limit();
+		fresh->started = GetCurrentTimestamp();
+	};
 
-	if (previous_startup != nullptr)
-		previous_startup();
-	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
-	table =
-	    static_cast<CounterTable *>(ShmemInitStruct("cache_ext counters", table_bytes(), &found));
-	if (!found)
-	{
-		memset(table, 0, table_bytes());
-		table->lock = &GetNamedLWLockTranche(kTranche)->lock;
-		table->processes = process_limit();
-		table->started = GetCurrentTimestamp();
-	}
-	LWLockRelease(AddinShmemInitLock);
+	table = pg::attach_shared<CounterTable>("cache_ext counters", table_bytes(), make);
 }
-}
+
+static pg::SharedArea area = {request_counters, attach_counters};
 
 void
 register_counters()
 {
-	if (!process_shared_preload_libraries_in_progress)
-		return;
-	previous_request = shmem_request_hook;
-	shmem_request_hook = cache_ext_request_counters;
-	previous_startup = shmem_startup_hook;
-	shmem_startup_hook = cache_ext_attach_counters;
+	pg::add_shared_area(&area);
 }
 
 static void

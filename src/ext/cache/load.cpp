@@ -343,17 +343,10 @@ load(Miss &&miss)
 	text *value = wait_for_turn(&miss, &lock, patience);
 
 	if (value == nullptr)
-		try
-		{
-			value = run_in_slot(miss, patience, &stored);
-			lock.note_stored(stored);
-		}
-		catch (...)
-		{
-			lock.release_lease();
-			throw;
-		}
-	lock.release_lease();
+	{
+		value = run_in_slot(miss, patience, &stored);
+		lock.note_stored(stored);
+	}
 	lock.release();
 	return value;
 }
@@ -407,16 +400,7 @@ load_anew(Miss &&miss)
 	if (!is_storable(miss) || !lock.take())
 		return nullptr;
 	if (!miss.redis || lock.take_lease())
-		try
-		{
-			(void) in_subtransaction([&] { value = run(miss, &stored); });
-		}
-		catch (...)
-		{
-			lock.release_lease();
-			throw;
-		}
-	lock.release_lease();
+		(void) in_subtransaction([&] { value = run(miss, &stored); });
 	lock.release();
 	return value;
 }

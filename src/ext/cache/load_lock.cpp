@@ -18,15 +18,13 @@
 #include "pg/guard.hpp"
 #include "pg/redis_link.hpp"
 #include "pg/settings.hpp"
+#include "pg/shared_memory.hpp"
 
 extern "C" {
 #include "access/xlog.h"
 #include "common/pg_prng.h"
 #include "port/atomics.h"
-#include "storage/ipc.h"
 #include "storage/lock.h"
-#include "storage/lwlock.h"
-#include "storage/shmem.h"
 #include "utils/timestamp.h"
 }
 
@@ -50,43 +48,28 @@ struct Marks
 };
 
 static Marks *marks = nullptr;
-static shmem_request_hook_type previous_request = nullptr;
-static shmem_startup_hook_type previous_startup = nullptr;
 
-extern "C" {
 static void
-cache_ext_request_marks(void)
+request_marks()
 {
-	if (previous_request != nullptr)
-		previous_request();
 	RequestAddinShmemSpace(sizeof(Marks));
 }
 
 static void
-cache_ext_attach_marks(void)
+attach_marks()
 {
-	bool found;
-
-	if (previous_startup != nullptr)
-		previous_startup();
-	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
-	marks = static_cast<Marks *>(ShmemInitStruct("cache_ext load marks", sizeof(Marks), &found));
-	if (!found)
-		for (pg_atomic_uint64 &number : marks->numbers)
+	marks = pg::attach_shared<Marks>("cache_ext load marks", sizeof(Marks), [](Marks *fresh) {
+		for (pg_atomic_uint64 &number : fresh->numbers)
 			pg_atomic_init_u64(&number, 0);
-	LWLockRelease(AddinShmemInitLock);
+	});
 }
-}
+
+static pg::SharedArea area = {request_marks, attach_marks};
 
 void
 register_load_marks()
 {
-	if (!process_shared_preload_libraries_in_progress)
-		return;
-	previous_request = shmem_request_hook;
-	shmem_request_hook = cache_ext_request_marks;
-	previous_startup = shmem_startup_hook;
-	shmem_startup_hook = cache_ext_attach_marks;
+	pg::add_shared_area(&area);
 }
 
 bool
@@ -133,6 +116,7 @@ LoadLock::take()
 void
 LoadLock::release()
 {
+	release_lease(); /* before the lock: who takes that next asks for the lease */
 	if (!held_)
 		return;
 	held_ = false;

@@ -25,6 +25,9 @@ class LoadLock
 {
   public:
 	explicit LoadLock(uint64 number) noexcept : number_(number) {}
+	~LoadLock() { release_lease(); } /* the lock itself goes with the transaction */
+	LoadLock(const LoadLock &) = delete;
+	LoadLock &operator=(const LoadLock &) = delete;
 
 	/* Never waits; false: somebody else is loading. */
 	bool take();
@@ -32,7 +35,6 @@ class LoadLock
 
 	/* Among the servers that share a Redis; true also when nobody can be asked. */
 	bool take_lease();
-	void release_lease() noexcept;
 
 	/*
 	 * The last load could not be stored (too large, somebody's own), so that
@@ -42,6 +44,8 @@ class LoadLock
 	void note_stored(bool stored) const noexcept;
 
   private:
+	void release_lease() noexcept;
+
 	uint64 number_;
 	bool held_ = false;
 	bool leased_ = false;

@@ -30,17 +30,9 @@ using redis::Reply;
 std::vector<uint32>
 buckets_of(std::string_view key, const std::vector<std::string_view> &tags)
 {
-	using invalidation::bucket_of;
-	using invalidation::NameKind;
-	std::vector<uint32> buckets;
+	std::vector<uint32> buckets =
+	    numbers_of_names(key, tags, invalidation::bucket_of, invalidation::kBucketOfAll);
 
-	buckets.reserve(tags.size() + 3);
-	buckets.push_back(bucket_of(NameKind::kKey, key));
-	for (std::string_view tag : tags)
-		buckets.push_back(bucket_of(NameKind::kTag, tag));
-	if (invalidation::has_prefix(key))
-		buckets.push_back(bucket_of(NameKind::kPrefix, invalidation::prefix_of(key)));
-	buckets.push_back(invalidation::kBucketOfAll);
 	std::sort(buckets.begin(), buckets.end());
 	buckets.erase(std::unique(buckets.begin(), buckets.end()), buckets.end());
 	return buckets;

@@ -15,6 +15,7 @@
 #include "ext/cache/cache.hpp"
 #include "ext/cache/memory_region.hpp"
 #include "ext/cache/memory_scope.hpp"
+#include "ext/cache/tier.hpp"
 #include "ext/invalidation/fence.hpp"
 #include "pg/guard.hpp"
 #include "pg/settings.hpp"
@@ -159,18 +160,8 @@ is_before(uint64 full_xid, Snapshot snapshot)
 std::vector<uint32>
 generations_of(std::string_view key, const std::vector<std::string_view> &tags)
 {
-	using invalidation::generation_of;
-	using invalidation::NameKind;
-	std::vector<uint32> numbers;
-
-	numbers.reserve(tags.size() + 3);
-	numbers.push_back(generation_of(NameKind::kKey, key));
-	for (std::string_view tag : tags)
-		numbers.push_back(generation_of(NameKind::kTag, tag));
-	if (invalidation::has_prefix(key))
-		numbers.push_back(generation_of(NameKind::kPrefix, invalidation::prefix_of(key)));
-	numbers.push_back(invalidation::generation_of_all());
-	return numbers;
+	return numbers_of_names(key, tags, invalidation::generation_of,
+	                        invalidation::generation_of_all());
 }
 
 std::string

@@ -9,11 +9,7 @@
 
 #include "core/tier/store.hpp"
 #include "pg/settings.hpp"
-
-extern "C" {
-#include "storage/ipc.h"
-#include "storage/shmem.h"
-}
+#include "pg/shared_memory.hpp"
 
 namespace cache_ext::cache {
 
@@ -28,9 +24,6 @@ constexpr const char *kTranche = "cache_ext memory";
 
 /* Small enough that writers seldom meet, large enough for the largest values. */
 constexpr Size kPartitionBytes = 4 * 1024 * 1024;
-
-shmem_request_hook_type previous_request = nullptr;
-shmem_startup_hook_type previous_startup = nullptr;
 
 Size
 memory_bytes()
@@ -57,10 +50,8 @@ partition_bytes()
 }
 
 void
-on_request()
+request_memory()
 {
-	if (previous_request != nullptr)
-		previous_request();
 	if (wanted_partitions() == 0)
 		return;
 	RequestAddinShmemSpace(
@@ -69,42 +60,35 @@ on_request()
 }
 
 void
-on_startup()
+attach_memory()
 {
-	bool found;
-
-	if (previous_startup != nullptr)
-		previous_startup();
 	partition_count = wanted_partitions();
 	if (partition_count == 0)
 		return;
-	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
 
 	Size size = partition_bytes();
 	LWLockPadded *locks = GetNamedLWLockTranche(kTranche);
-	auto *memory = static_cast<char *>(
-	    ShmemInitStruct("cache_ext memory", size * partition_count + tier::kChunkBytes, &found));
+	auto region = [&](char *memory, int number) {
+		return reinterpret_cast<char *>(TYPEALIGN(tier::kChunkBytes, memory)) + number * size;
+	};
+	auto *memory = pg::attach_shared<char>(
+	    "cache_ext memory", size * partition_count + tier::kChunkBytes, [&](char *fresh) {
+		    for (int i = 0; i < partition_count; ++i)
+			    Store::format(region(fresh, i), size);
+	    });
 
-	memory = reinterpret_cast<char *>(TYPEALIGN(tier::kChunkBytes, memory));
 	for (int i = 0; i < partition_count; ++i)
-	{
-		partitions[i].lock = &locks[i].lock;
-		partitions[i].region = memory + i * size;
-		if (!found)
-			Store::format(partitions[i].region, size);
-	}
-	LWLockRelease(AddinShmemInitLock);
+		partitions[i] = {&locks[i].lock, region(memory, i)};
 }
+
+pg::SharedArea area = {request_memory, attach_memory};
 
 } /* namespace */
 
 void
 register_memory_region()
 {
-	previous_request = shmem_request_hook;
-	shmem_request_hook = on_request;
-	previous_startup = shmem_startup_hook;
-	shmem_startup_hook = on_startup;
+	pg::add_shared_area(&area);
 }
 
 } /* namespace cache_ext::cache */

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "core/base/digest.hpp"
+#include "core/invalidation/bucket.hpp"
 #include "core/redis/reply.hpp"
 #include "ext/cache/redis_watch.hpp"
 #include "pg/server.hpp"
@@ -34,6 +35,25 @@ struct Trust
 
 /* Looks at the outbox in a snapshot of now. */
 Trust look_at_outbox(const std::vector<uint32> &buckets);
+
+/* The numbers of all names that void an entry: its key's, its tags', its prefix's, that of all. */
+template <typename NumberOf>
+std::vector<uint32>
+numbers_of_names(std::string_view key, const std::vector<std::string_view> &tags,
+                 NumberOf number_of, uint32 number_of_all)
+{
+	using invalidation::NameKind;
+	std::vector<uint32> numbers;
+
+	numbers.reserve(tags.size() + 3);
+	numbers.push_back(number_of(NameKind::kKey, key));
+	for (std::string_view tag : tags)
+		numbers.push_back(number_of(NameKind::kTag, tag));
+	if (invalidation::has_prefix(key))
+		numbers.push_back(number_of(NameKind::kPrefix, invalidation::prefix_of(key)));
+	numbers.push_back(number_of_all);
+	return numbers;
+}
 
 /* The buckets of an entry, ascending, each once. */
 std::vector<uint32> buckets_of(std::string_view key, const std::vector<std::string_view> &tags);

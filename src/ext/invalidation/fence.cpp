@@ -16,6 +16,7 @@
 
 #include "ext/invalidation/queue.hpp"
 #include "pg/settings.hpp"
+#include "pg/shared_memory.hpp"
 
 extern "C" {
 #include "access/transam.h"
@@ -23,10 +24,7 @@ extern "C" {
 #include "access/xlog.h"
 #include "common/hashfn.h"
 #include "miscadmin.h"
-#include "storage/ipc.h"
 #include "storage/lock.h"
-#include "storage/lwlock.h"
-#include "storage/shmem.h"
 #include "utils/timestamp.h"
 }
 
@@ -51,35 +49,23 @@ struct SharedFence
 
 SharedFence *shared = nullptr;
 SetCommitting set_committing = nullptr;
-shmem_request_hook_type previous_request = nullptr;
-shmem_startup_hook_type previous_startup = nullptr;
 
 void
-on_request()
+request_fence()
 {
-	if (previous_request != nullptr)
-		previous_request();
 	if (pg::memory_size_kb > 0)
 		RequestAddinShmemSpace(sizeof(SharedFence));
 }
 
 void
-on_startup()
+attach_fence()
 {
-	bool found;
-
-	if (previous_startup != nullptr)
-		previous_startup();
-	shared = nullptr; /* after a crash the memory is a new one */
-	if (pg::memory_size_kb == 0)
-		return;
-	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
-	shared =
-	    static_cast<SharedFence *>(ShmemInitStruct("cache_ext fence", sizeof(SharedFence), &found));
-	if (!found)
-		new (shared) SharedFence();
-	LWLockRelease(AddinShmemInitLock);
+	if (pg::memory_size_kb > 0)
+		shared = pg::attach_shared<SharedFence>("cache_ext fence", sizeof(SharedFence),
+		                                        [](void *area) { new (area) SharedFence(); });
 }
+
+pg::SharedArea area = {request_fence, attach_fence};
 
 /* Databases are strangers: their equal names begin at different generations. */
 uint32
@@ -166,12 +152,7 @@ offer_sets(const Journal *journal)
 void
 register_fence()
 {
-	if (!process_shared_preload_libraries_in_progress)
-		return;
-	previous_request = shmem_request_hook;
-	shmem_request_hook = on_request;
-	previous_startup = shmem_startup_hook;
-	shmem_startup_hook = on_startup;
+	pg::add_shared_area(&area);
 }
 
 bool

@@ -7,14 +7,13 @@
  */
 #include "ext/worker/agenda.hpp"
 
+#include "pg/shared_memory.hpp"
 #include "pg/worker_table.hpp"
 
 extern "C" {
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "storage/ipc.h"
-#include "storage/lwlock.h"
-#include "storage/shmem.h"
 #include "utils/builtins.h"
 #include "utils/datetime.h"
 
@@ -57,34 +56,24 @@ struct Table
 };
 
 Table *table = nullptr;
-shmem_request_hook_type previous_request = nullptr;
-shmem_startup_hook_type previous_startup = nullptr;
 
 void
-on_request()
+request_table()
 {
-	if (previous_request != nullptr)
-		previous_request();
 	RequestAddinShmemSpace(sizeof(Table));
 	RequestNamedLWLockTranche(kTranche, 1);
 }
 
 void
-on_startup()
+attach_table()
 {
-	bool found;
-
-	if (previous_startup != nullptr)
-		previous_startup();
-	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
-	table = static_cast<Table *>(ShmemInitStruct("cache_ext agenda", sizeof(Table), &found));
-	if (!found)
-	{
-		memset(table, 0, sizeof(*table));
-		table->lock = &GetNamedLWLockTranche(kTranche)->lock;
-	}
-	LWLockRelease(AddinShmemInitLock);
+	table = pg::attach_shared<Table>("cache_ext agenda", sizeof(Table), [](Table *fresh) {
+		memset(fresh, 0, sizeof(*fresh));
+		fresh->lock = &GetNamedLWLockTranche(kTranche)->lock;
+	});
 }
+
+pg::SharedArea area = {request_table, attach_table};
 
 /* The lock is held; a null pointer when there is none, and no room for one. */
 Slot *
@@ -142,12 +131,7 @@ leave(int, Datum)
 void
 register_agenda()
 {
-	if (!process_shared_preload_libraries_in_progress)
-		return;
-	previous_request = shmem_request_hook;
-	shmem_request_hook = on_request;
-	previous_startup = shmem_startup_hook;
-	shmem_startup_hook = on_startup;
+	pg::add_shared_area(&area);
 }
 
 void

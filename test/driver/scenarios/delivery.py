@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 
-from harness import Redis, RedisClient, RedisGone, Servers, expect, free_port, judged, wait_for
+from harness import Redis, RedisClient, RedisGone, Servers, expect, free_port, judged, wait_for, work
 
 
 def with_servers(name, body, redis_options=(), preload=True, durable=False, **settings):
