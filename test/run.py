@@ -84,15 +84,13 @@ def run_unit(tally, _):
 
 def installcheck(tally, level, variables, diffs):
     tree = os.environ["CACHE_EXT_TREE"]
-    server = harness.Postgres(
-        os.path.join(os.environ["CACHE_EXT_WORK"], level),
-        {"fsync": "off", "log_min_messages": "warning"})
-    redis = harness.Redis(os.path.join(os.environ["CACHE_EXT_WORK"], level + "_redis"))
-    redis.start()
+    redis = harness.Redis(harness.work(level + "_redis")).start()
+    server = harness.Postgres(harness.work(level), {
+        "log_min_messages": "warning",
+        "cache_ext.redis_url": f"'{redis.url}'"})       # the tests do not depend on it
     try:
         server.start()
-        environment = dict(os.environ, PGHOST=server.socket, PGUSER="postgres",
-                           CACHE_EXT_TEST_REDIS=redis.url)
+        environment = dict(os.environ, PGHOST=server.socket, PGUSER="postgres")
         result = run(["make", "--no-print-directory", "-C", tree, "installcheck",
                       f"PG_CONFIG={harness.program('pg_config')}"] + variables, env=environment)
         found = re.findall(r"^test (\S+)\s+\.\.\. (ok|FAILED)\D*(\d+) ms", result.stdout, re.M)
