@@ -4,7 +4,7 @@ import json
 import os
 import re
 
-from harness import Postgres, Redis, Servers, expect, expect_equal, judged, work
+from harness import Postgres, Redis, Servers, expect, expect_equal, judged, load_application, wait_for, work
 
 TOP = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "..")
 
@@ -12,6 +12,14 @@ TOP = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "..")
 def text_of(name):
     with open(os.path.join(TOP, name), encoding="utf-8") as file:
         return file.read()
+
+
+BLOCK = re.compile(r"^```\w*\n(.*?)^```", re.M | re.S)
+
+
+def sections(first, last):
+    text = text_of("README.md")
+    return text[text.index(f"## {first}"):text.index(f"## {last}")]
 
 
 def every_sql_example_of_the_readme_runs(_):
@@ -35,9 +43,7 @@ def every_sql_example_of_the_readme_runs(_):
 
 def every_setting_and_function_that_the_readme_names_exists(_):
     with Servers("names") as servers, servers.session() as db:
-        text = text_of("README.md")
-        functions = text[text.index("## Functions"):text.index("## Settings")]
-        settings = text[text.index("## Settings"):text.index("## Monitoring")]
+        functions, settings = sections("Functions", "Settings"), sections("Settings", "Monitoring")
         known = {row[0] for row in db.rows(
             "SELECT p.proname FROM pg_proc p JOIN pg_depend d ON d.objid = p.oid AND d.classid = 'pg_proc'::regclass"
             " AND d.deptype = 'e' AND p.pronamespace = 'public'::regnamespace")}
@@ -51,6 +57,54 @@ def every_setting_and_function_that_the_readme_names_exists(_):
         expect(shown == have, f"README.md and the server differ in settings: {shown ^ have}")
 
 
+PROVIDED = """
+    CREATE TABLE orders (id integer, vendor_id integer);
+    CREATE TABLE campaign (id integer, name text, tenant_id integer);
+    INSERT INTO campaign VALUES (1, 'spring', 7);
+    CREATE ROLE app;
+"""
+
+
+def statements_within_the_text_run(_):
+    spans = re.findall(r"`([^`\n]+)`", BLOCK.sub("", text_of("README.md")))
+    statements = [span for span in spans if re.match(r"(SELECT|GRANT|ALTER EXTENSION) ", span)]
+    statements += [f"SELECT {span}" for span in spans if re.match(r"cache_\w+\([^()]*'[^()]*\)$", span)]
+    expect(len(statements) > 8, f"README.md has lost its statements: {statements}")
+    redis = Redis(work("spans_redis")).start()
+    with Servers("spans", redis) as servers, servers.session() as db:
+        db.run(PROVIDED)
+        load_application(db)
+        for statement in statements:
+            db.run(statement)
+        redis.ask("SET", "shop:2:vendor:7", "x")
+        db.run("INSERT INTO orders VALUES (1, 7)")
+        wait_for("the target's key is gone", lambda: redis.ask("EXISTS", "shop:2:vendor:7") == 0)
+        expect(db.value("SELECT cache_get('campaigns:7')") == '[{"id":1,"name":"spring"}]', "the loader does not answer")
+        expect(db.value("SELECT has_function_privilege('app', oid, 'EXECUTE') FROM pg_proc WHERE proname = 'cache_get'"), "nothing was granted")
+
+
+SIGNATURE = re.compile(r"`(\w+)\(([\w, ]*)\)(?: → (setof )?(\(?[\w, ]+\)?))?`")
+
+
+def signatures_are_as_the_readme_says(_):
+    with Servers("signatures") as servers, servers.session() as db:
+        rows = re.findall(r"^\| (`.*?) \|", sections("Functions", "Settings"), re.M)
+        found = [each for row in rows for each in SIGNATURE.findall(row)]
+        expect(len(found) > 30, f"README.md has lost its functions: {found}")
+        for name, arguments, is_set, result in found:
+            names, modes, returns, returns_set = db.rows(
+                "SELECT coalesce(proargnames, '{}'), proargmodes::text[], format_type(prorettype, NULL), proretset"
+                " FROM pg_proc WHERE proname = %s AND pronamespace = 'public'::regnamespace", (name,))[0]
+            modes = modes or ["i"] * len(names)
+            takes = [f"VARIADIC {n}" if m == "v" else n for n, m in zip(names, modes) if m in "ivb"]
+            gives = [n for n, m in zip(names, modes) if m in "ot"]
+            told = [each.strip() for each in arguments.split(",") if each.strip()]
+            expect(takes == told, f"{name} takes {takes}, not {told}")
+            if result:
+                shown = f"({', '.join(gives)})" if gives else returns.replace("timestamp with time zone", "timestamptz")
+                expect((result, bool(is_set)) == (shown, returns_set), f"{name} gives {shown}, not {result}")
+
+
 def one_version_number_everywhere(_):
     control = re.search(r"default_version = '([\d.]+)'", text_of("cache_ext.control"))[1]
     meta = json.loads(text_of("META.json"))
@@ -60,5 +114,5 @@ def one_version_number_everywhere(_):
     expect(os.path.exists(os.path.join(TOP, "sql", f"cache_ext--{control}.sql")), "the install script is missing")
 
 
-TESTS = [every_sql_example_of_the_readme_runs, every_setting_and_function_that_the_readme_names_exists,
-         one_version_number_everywhere]
+TESTS = [every_sql_example_of_the_readme_runs, statements_within_the_text_run, signatures_are_as_the_readme_says,
+         every_setting_and_function_that_the_readme_names_exists, one_version_number_everywhere]
