@@ -136,19 +136,36 @@ def a_fill_overtaken_by_a_commit_is_void(options):
         expect(v_of(get(writer)) == 2, "an old value was given")
 
 
+def hold_commits(tier):
+    """Commits wait from now on, visible to nobody, until the function that is returned is called."""
+    probe = tier.session()
+    tier.postgres.set(synchronous_standby_names="'nobody'")
+
+    def held():
+        """The checkpointer puts the setting into force, when it gets round to it."""
+        if not probe.busy():
+            probe.start("UPDATE unwatched SET n = n")
+        return is_waiting(tier.postgres, probe, "SyncRep")
+
+    def release():
+        tier.postgres.set(synchronous_standby_names="''")
+        probe.finish()
+
+    wait_for("commits wait for a standby", held)
+    return release
+
+
 def a_fill_during_a_commit_is_not_kept(options):
     """The fence: between raising the generations and becoming visible, a commit may take its time."""
     with Tier("committing") as tier:
         reader, writer = tier.session(), tier.session()
-        tier.postgres.set(synchronous_standby_names="'nobody'")
-        wait_for("the setting is there",
-                 lambda: reader.value("SHOW synchronous_standby_names") == "nobody")
+        release = hold_commits(tier)
         writer.start("UPDATE t SET v = 2")
         wait_for("the commit waits for its standby", lambda: is_waiting(tier.postgres, writer, "SyncRep"))
         for _ in range(3):
             expect(v_of(get(reader)) == 1, "an unfinished commit is visible")
         expect_void(reader, why="while the commit was under way")
-        tier.postgres.set(synchronous_standby_names="''")
+        release()
         writer.finish()
         expect_void(reader, why="after the commit")
         expect(v_of(get(reader)) == 2 and v_of(get(reader, query=None)) == 2, "the new value is not cached")
@@ -268,12 +285,11 @@ def a_set_is_there_when_its_transaction_is(options):
 def of_sets_at_the_same_time_the_later_commit_holds_or_none(options):
     with Tier("meeting") as tier:
         one, two, reader = tier.session(), tier.session(), tier.session()
-        tier.postgres.set(synchronous_standby_names="'nobody'")
-        wait_for("the setting is there", lambda: one.value("SHOW synchronous_standby_names") == "nobody")
+        release = hold_commits(tier)
         for session, value in ((one, "one"), (two, "two")):
             session.start(f"SELECT cache_set('s', '{value}')")
             wait_for("the commit waits", lambda: is_waiting(tier.postgres, session, "SyncRep"))
-        tier.postgres.set(synchronous_standby_names="''")
+        release()
         one.finish(), two.finish()
         # Nobody can say which of them became visible first.
         expect_void(reader, "s", "although its commit may have been the earlier one")
