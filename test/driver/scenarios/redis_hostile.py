@@ -6,7 +6,7 @@ import threading
 import time
 
 from harness import FakeRedis, expect, wait_for, work
-from scenarios.redis_link import ANSWER, Script, Servers, get, mget_reply
+from scenarios.redis_link import ANSWER, Script, Servers, bulk, get, mget_reply
 
 ERRORS = [
     b"-LOADING Redis is loading the dataset in memory\r\n", b"-BUSY Redis is busy running a script\r\n",

@@ -41,20 +41,18 @@ def the_same_holds_without_shared_preload_libraries(options):
 
 def queries_of_all_forms_equal_what_is_kept_of_them(options):
     seed = options.seed if options.seed is not None else random.SystemRandom().getrandbits(32)
-    server = Postgres(os.path.join(os.environ["CACHE_EXT_WORK"], "queries"), {"cache_ext.fold_interval": "'20ms'"})
-    try:
-        server.start()
-        server.create_database("queries")
-        fuzz = queries.Fuzz(server, "queries", seed)
+
+    def body(server, _):
+        fuzz = queries.Fuzz(server, "shop", seed)
         fuzz.run_for((options.seconds or SECONDS) / 2)
         print(f"        seed {seed}: {fuzz.created} queries, {fuzz.comparisons} comparisons, {sum(fuzz.refused.values())} refused")
-        expect(fuzz.created > 10 and fuzz.created > sum(fuzz.refused.values()), f"only {fuzz.created} queries were kept: {fuzz.refused}")
-        server.stop()
-        server.check_log()
+        expect(fuzz.created > 10 and fuzz.created > sum(fuzz.refused.values()),
+               f"only {fuzz.created} queries were kept: {fuzz.refused}")
+
+    try:
+        with_shop("queries", body, redis=False)
     except Failure as failure:
         raise Failure(f"{failure}\n(repeat with --seed {seed})") from failure
-    finally:
-        server.stop("immediate")
 
 
 TESTS = [queries_of_all_forms_equal_what_is_kept_of_them, every_way_to_write_leaves_statistics_exact, the_same_holds_without_shared_preload_libraries]

@@ -5,7 +5,7 @@ import threading
 import psycopg2
 import psycopg2.errors
 
-from harness import Failure, Session, expect, expect_equal, judged, wait_for, with_shop
+from harness import Failure, Session, expect, expect_equal, judged, wait_for, with_shop, work
 
 STATISTICS = {
     "parts": "SELECT region, count(*) AS n, sum(size) AS size, max(size) AS largest, count(DISTINCT name) AS names"
