@@ -356,7 +356,7 @@ define_statistics_settings()
 {
 	DefineCustomIntVariable("cache_ext.fold_interval",
 	                        "Time between two folds of partial rows while tables are written.",
-	                        nullptr, &fold_interval_ms, kDefaultFoldIntervalMs, 10, 60 * 1000,
+	                        "At least 100 ms while nobody reads a statistic that has any.", &fold_interval_ms, kDefaultFoldIntervalMs, 10, 60 * 1000,
 	                        PGC_SUSET, GUC_UNIT_MS, nullptr, nullptr, nullptr);
 	DefineCustomIntVariable(
 	    "cache_ext.verify_interval", "Time after which a statistic that changes is verified again.",

@@ -46,6 +46,7 @@ struct WorkerSlot
 	pg_atomic_uint32 work;     /* kinds of committed work that wait */
 	pg_atomic_uint32 expected; /* transactions that will commit something */
 	pg_atomic_uint32 leave;    /* asked to go */
+	pg_atomic_uint32 read;     /* partial rows have been */
 	pg_atomic_uint64 latch;    /* the worker's latch, 0: none */
 	pg_atomic_uint64 since;    /* when state became kStarting */
 	pg_atomic_uint64 not_before;
@@ -87,6 +88,7 @@ attach_table()
 			pg_atomic_init_u32(&slot.work, 0);
 			pg_atomic_init_u32(&slot.expected, 0);
 			pg_atomic_init_u32(&slot.leave, 0);
+			pg_atomic_init_u32(&slot.read, 0);
 			pg_atomic_init_u64(&slot.latch, 0);
 			pg_atomic_init_u64(&slot.since, 0);
 			pg_atomic_init_u64(&slot.not_before, 0);
@@ -393,6 +395,19 @@ forget_database(Oid database)
 		pg_atomic_exchange_u32(&slot->database, InvalidOid);
 	}
 	LWLockRelease(&table->lock);
+}
+
+void
+note_reader(WorkerSlot *slot) noexcept
+{
+	if (pg_atomic_read_u32(&slot->read) == 0)
+		pg_atomic_write_u32(&slot->read, 1);
+}
+
+bool
+take_readers(WorkerSlot *slot) noexcept
+{
+	return pg_atomic_read_u32(&slot->read) != 0 && pg_atomic_exchange_u32(&slot->read, 0) != 0;
 }
 
 uint64

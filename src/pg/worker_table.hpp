@@ -67,6 +67,10 @@ uint32 waiting_work(WorkerSlot *slot) noexcept;
 bool asked_to_leave(WorkerSlot *slot) noexcept;
 int worker_pid(WorkerSlot *slot) noexcept;
 
+/* Readers who have paid for partial rows tell the worker, whom it makes fold more often. */
+void note_reader(WorkerSlot *slot) noexcept;
+bool take_readers(WorkerSlot *slot) noexcept; /* any since the last call? */
+
 /*
  * How often a worker of any database has taken a note of the lapse away (see
  * outbox.cpp); false when there is no shared memory to ask.

@@ -20,11 +20,13 @@
 #include "ext/statistics/sources.hpp"
 #include "ext/statistics/store.hpp"
 #include "ext/statistics/window.hpp"
+#include "pg/worker_table.hpp"
 
 extern "C" {
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
+#include "access/xlog.h"
 #include "executor/spi.h"
 #include "optimizer/optimizer.h"
 #include "utils/datum.h"
@@ -34,6 +36,8 @@ extern "C" {
 }
 
 namespace cache_ext::statistics {
+
+constexpr int64 kRowsWorthTelling = 16; /* the worker, who may fold sooner */
 
 struct Reading
 {
@@ -435,6 +439,9 @@ read_statistic(Definition *definition, Snapshot snapshot, const GroupFilter *fil
 	prepare_outputs(r);
 
 	add_logs(r->pending, snapshot);
+	if (r->pending->rows >= kRowsWorthTelling && !RecoveryInProgress())
+		if (pg::WorkerSlot *slot = pg::my_worker_slot())
+			pg::note_reader(slot);
 	r->last_change = Max(progress.last_change, r->pending->last_change);
 	r->totals = open_totals(definition, AccessShareLock);
 	read_sides(r->pending, snapshot);

@@ -45,10 +45,12 @@ namespace cache_ext::worker {
 
 namespace {
 
-constexpr int kIdleExitMs = 3000; /* without work */
-constexpr int kVacuumMs = 1000;   /* between vacuums while there is work */
-constexpr int kHeldOffMs = 100;   /* to the next attempt at a fold that was held off */
-constexpr int kFillAgainMs = 500; /* to the next look after a filler was started */
+constexpr int kIdleExitMs = 3000;    /* without work */
+constexpr int kVacuumMs = 1000;      /* between vacuums while there is work */
+constexpr int kHeldOffMs = 100;      /* to the next attempt at a fold that was held off */
+constexpr int kUnreadAfterMs = 5000; /* without a reader of partial rows */
+constexpr int kUnreadFoldMs = 100;   /* between folds then */
+constexpr int kFillAgainMs = 500;    /* to the next look after a filler was started */
 constexpr int kFillRetries = 5;
 constexpr int kWarmAgainMs = 1000; /* to the next look after a warmer was started */
 constexpr int kHeldMs = 20;        /* the longest sleep that nothing interrupts */
@@ -181,6 +183,18 @@ class Loop
 		attempt(&outbox_vacuum_, context_);
 	}
 
+	/* Larger folds cost less a row, but readers pay for what is pending. */
+	int fold_interval()
+	{
+		TimestampTz now = GetCurrentTimestamp();
+
+		if (pg::take_readers(slot_))
+			last_read_ = now;
+		return TimestampDifferenceExceeds(last_read_, now, kUnreadAfterMs)
+		           ? Max(pg::fold_interval_ms, kUnreadFoldMs)
+		           : pg::fold_interval_ms;
+	}
+
 	/* The flag is lowered by the fold itself: what comes meanwhile needs no latch. */
 	bool fold_due()
 	{
@@ -195,8 +209,7 @@ class Loop
 			last_work_ = GetCurrentTimestamp();
 		attempt(&fold_, context_);
 		/* Whoever keeps folds away needs longer than one takes. */
-		next_fold_ =
-		    in_ms(Max(turn.folded < 0 ? kHeldOffMs : pg::fold_interval_ms, fold_.pause_ms));
+		next_fold_ = in_ms(Max(turn.folded < 0 ? kHeldOffMs : fold_interval(), fold_.pause_ms));
 		if (fold_.pause_ms != 0)
 			return;
 		fold_wanted_ = turn.folded != 0;
@@ -332,6 +345,7 @@ class Loop
 	TimestampTz next_sweep_ = 0;
 	TimestampTz next_delivery_ = 0;
 	TimestampTz next_fold_ = 0;
+	TimestampTz last_read_ = 0;
 	TimestampTz next_fill_ = 0;
 	TimestampTz next_warm_ = 0;
 	TimestampTz next_verification_ = 0;
