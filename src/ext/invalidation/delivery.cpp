@@ -58,7 +58,7 @@ constexpr int kShorteningMs = 20; /* how long writers may be held up for it */
 constexpr int64 kShortenAgainMs = 10 * 1000;
 
 /* What a batch may take out of tag sets before the rest is left to a sweep. */
-constexpr size_t kTagSetMembers = 50 * 1000;
+constexpr size_t kTagSetMembers = 10 * 1000;
 constexpr size_t kSweptRows = 20 * 1000; /* no more of them are kept in memory for that */
 
 /* After an unclean end somebody may have heard of numbers that were not written down. */

@@ -7,6 +7,7 @@
  */
 #include "ext/invalidation/tag_sets.hpp"
 
+#include <algorithm>
 #include <iterator>
 
 #include "core/base/error.hpp"
@@ -15,9 +16,10 @@ namespace cache_ext::invalidation {
 
 using redis::Reply;
 
-/* What one round trip looks at: so many sets, and so many members of each. */
+/* What one round trip looks at: so many sets, and about so many members of them together. */
 constexpr size_t kSetsAtOnce = 64;
-constexpr const char *kMembersAtOnce = "1000";
+constexpr size_t kMembersAtOnce = 8000;
+constexpr size_t kMostMembersOfSet = 1000;
 
 /* A round trip costs a budget as much as so many members. */
 constexpr size_t kStepWorth = 50;
@@ -61,9 +63,12 @@ TagSetEmptier::ask(Stream *stream)
 {
 	for (; open_.size() < kSetsAtOnce && !waiting_.empty(); waiting_.pop_front())
 		open_.push_back({std::move(waiting_.front()), "0"});
+
+	size_t share = kMembersAtOnce / std::max<size_t>(open_.size(), 1);
+	std::string count = std::to_string(std::min(share, kMostMembersOfSet));
+
 	for (const Open &open : open_)
-		stream->add({"SSCAN", open.set.key, open.cursor, "COUNT", kMembersAtOnce},
-		            Stream::Expect::kKept);
+		stream->add({"SSCAN", open.set.key, open.cursor, "COUNT", count}, Stream::Expect::kKept);
 }
 
 /*

@@ -2,8 +2,10 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
+import subprocess
 import threading
 import time
 
@@ -222,17 +224,25 @@ def an_older_redis_is_told_again_what_it_has_forgotten(_):
     def body(_, redis, db):
         redis.ask("SET", "a:1", "old")
         redis.ask("SET", "kept", "x")
-        redis.ask("SAVE")
+        files = os.path.join(redis.directory, "appendonlydir")
+        if redis.durable:
+            subprocess.run(["cp", "-a", files, files + ".old"], check=True)
+        else:
+            redis.ask("SAVE")
         db.run("INSERT INTO orders VALUES (1, 1)")
         gone(redis, "a:1")
         drained(db)
         redis.kill()
+        if redis.durable:
+            shutil.rmtree(files)
+            os.rename(files + ".old", files)
         redis.start()
-        gone(redis, "a:1")     # SAVE had kept it, so it was back
+        gone(redis, "a:1")     # it had been kept, so it was back
         drained(db)
         expect(redis.ask("EXISTS", "kept") == 1, "something else was removed")
 
     with_servers("older", body)
+    with_servers("older_file", body, durable=True)
 
 
 AT_ONCE = ("--repl-diskless-sync-delay", "0")     # a replica is served without waiting for others
