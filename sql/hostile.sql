@@ -95,9 +95,27 @@ INSERT INTO prey.part VALUES (1, 'a');
 ALTER TABLE prey.part DETACH PARTITION prey.part_a;
 SELECT n FROM parts;
 SELECT statistics_drop('prey.parts'::pg_catalog.regclass);
-DROP TABLE prey.part, prey.part_a, prey.sale CASCADE;
-
+DROP TABLE prey.part, prey.part_a CASCADE;
+-- a query that answers itself, with its owner's rights, does not meet the reader's functions
+CREATE FUNCTION prey.spelled(text) RETURNS text LANGUAGE plpgsql IMMUTABLE AS 'BEGIN RETURN lower($1); END';
+BEGIN;
+SELECT statistics_create('prey.spellings', 'SELECT prey.spelled(kind) AS kind, pg_catalog.count(*) AS n FROM prey.sale GROUP BY 1', concurrently => true);
+SELECT * FROM spellings ORDER BY kind;
+ROLLBACK;
+-- aggregates, where what counts runs as the owner of the extension
 RESET search_path;
+CREATE SCHEMA regress_hostile AUTHORIZATION regress_hostile;
+SET ROLE regress_hostile;
+CREATE FUNCTION regress_hostile.trap(bigint) RETURNS bigint LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'the trap for count was run as %', current_user; END $$;
+CREATE AGGREGATE regress_hostile.count(*) (SFUNC = regress_hostile.trap, STYPE = bigint, INITCOND = '0');
+SET search_path = regress_hostile, pg_catalog, public;
+SELECT count(*) FROM (VALUES (1)) v;
+SELECT relation, groups FROM statistics_status ORDER BY relation::text;
+RESET search_path;
+RESET ROLE;
+DROP TABLE prey.sale CASCADE;
+DROP SCHEMA regress_hostile CASCADE;
+
 DROP VIEW pg_proc, pg_type;
 
 -- 2. Names of any form: quotes, commands, percent signs, braces, letters of several bytes, 63 bytes

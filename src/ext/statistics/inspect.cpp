@@ -12,6 +12,7 @@
 #include "ext/statistics/sources.hpp"
 #include "ext/statistics/triggers.hpp"
 #include "ext/statistics/verify.hpp"
+#include "ext/statistics/window.hpp"
 #include "pg/guard.hpp"
 #include "pg/maintenance_lock.hpp"
 
@@ -61,24 +62,43 @@ existing_definition(const StatisticRow &row)
 
 /* ---- status ---- */
 
+/* Rows of the totals; of a window all groups that have rows in some bucket. */
+static char *
+all_groups(const Definition *d)
+{
+	const Window *window = d->blocks[0].window;
+	char name[NAMEDATALEN];
+	StringInfoData keys;
+
+	if (window == nullptr)
+	{
+		totals_name(d->row.id, name);
+		return psprintf("SELECT count(*) FROM cache_ext_internal.%s", name);
+	}
+	part_name(d->row.id, window->part, name);
+	initStringInfo(&keys);
+	for (int i = 0; i < d->group_count; ++i)
+		appendStringInfo(&keys, "%sk%d", i == 0 ? "" : ", ", i + 2);
+	return psprintf("SELECT count(*) FROM (SELECT FROM cache_ext_internal.%s GROUP BY %s) g", name,
+	                keys.data);
+}
+
 static int64
 count_groups(const Definition *d)
 {
-	char name[NAMEDATALEN];
-
 	if (d->group_count == 0)
 		return 1;
-	totals_name(d->row.id, name);
 	AsOwner owner(internal_owner());
+	PinnedSearchPath path; /* or count() could be anybody's, and would run as the owner */
 	SPI_connect();
-	if (SPI_execute(psprintf("SELECT count(*) FROM cache_ext_internal.%s", name), true, 0) !=
-	    SPI_OK_SELECT)
+	if (SPI_execute(all_groups(d), true, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not count groups");
 
 	bool null;
 	int64 count =
 	    DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &null));
 	SPI_finish();
+	path.restore();
 	owner.restore();
 	return count;
 }

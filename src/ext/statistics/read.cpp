@@ -378,6 +378,7 @@ run_query(Oid query, Snapshot snapshot, Tuplestorestate *into, TupleDesc desc)
 {
 	wake_filling();
 	PushActiveSnapshot(snapshot);
+	PinnedSearchPath path; /* a reader's must not choose what the owner's functions call */
 	SPI_connect();
 	select_as(relation_owner(query), psprintf("SELECT * FROM %s", qualified_name(query)));
 	for (uint64 i = 0; i < SPI_processed; ++i)
@@ -389,6 +390,7 @@ run_query(Oid query, Snapshot snapshot, Tuplestorestate *into, TupleDesc desc)
 		tuplestore_putvalues(into, desc, values, nulls);
 	}
 	SPI_finish();
+	path.restore();
 	PopActiveSnapshot();
 }
 
