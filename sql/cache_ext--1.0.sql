@@ -738,6 +738,7 @@ CREATE FUNCTION cache_ext_internal.warm_report(
     LANGUAGE C VOLATILE PARALLEL RESTRICTED;
 COMMENT ON FUNCTION cache_ext_internal.warm_report() IS
     'how the last warming by the worker went, and after how many seconds there is another';
+REVOKE ALL ON FUNCTION cache_ext_internal.warm_report() FROM PUBLIC;   -- errors of others' queries
 
 CREATE FUNCTION cache_ext_internal.loader_relations(OUT pattern text, OUT relation regclass, OUT error text)
     RETURNS SETOF record

@@ -35,6 +35,7 @@ struct QueryCall
 	bool allow_volatile;
 	bool as_text_rows;   /* an array of arrays of texts, names of the columns first */
 	const RunAs *run_as; /* null: as the caller */
+	uint64 most_rows;    /* more are refused with 54000; 0: any number */
 };
 
 struct QueryAnswer

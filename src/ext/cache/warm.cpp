@@ -10,6 +10,7 @@
 #include <optional>
 
 #include "core/base/error.hpp"
+#include "ext/cache/arguments.hpp"
 #include "ext/cache/conversation.hpp"
 #include "ext/cache/load.hpp"
 #include "ext/cache/memory.hpp"
@@ -26,6 +27,8 @@ extern "C" {
 }
 
 namespace cache_ext::cache {
+
+constexpr uint64 kMostKeys = 100000; /* of one loader: more than memory should hold at once */
 
 bool
 can_warm()
@@ -78,6 +81,7 @@ keys_to_warm(const std::shared_ptr<const Loader> &loader)
 	call.types = nullptr;
 	call.allow_volatile = true;
 	call.as_text_rows = true;
+	call.most_rows = kMostKeys;
 	pg::call([&] {
 		PushActiveSnapshot(GetLatestSnapshot());
 		run_query(call, &answer);
@@ -107,6 +111,7 @@ load_key(std::string_view key, const LoaderMatch &match)
 {
 	Source source(match);
 
+	pg::call([&] { check_key(key); });
 	load_for_all({key, &source, true, pg::redis_configured(), {}, false, {}, {}});
 }
 

@@ -204,6 +204,13 @@ def warming_loads_what_loaders_name(options):
         expect(cache.redis.ask("EXISTS", "one", "tenant:1", "tenant:3") == 3, "not in Redis")
         db.run("SELECT cache_stats_reset()")
         expect(get(db, "tenant:3", None) == text(6) and figures(db, "query", "hits") == (0,), "it was not warm")
+        db.run("SELECT cache_define('many:{n}', 'SELECT $1 AS v', warm => 'SELECT generate_series(1, 100001)')")
+        rows = db.rows("SELECT key, ok, error FROM cache_warm('many*')")
+        expect(rows == [("many:{n}", False, "query gives more than 100000 rows")], f"{rows}")
+        db.run("SELECT cache_undefine('many:{n}')")
+        db.run("SELECT cache_define('long:{n}', 'SELECT 1 AS v', warm => 'SELECT repeat(''x'', 10000)')")
+        expect(db.rows("SELECT ok, error FROM cache_warm('long*')") == [(False, "cache key is too long")], "another error")
+        db.run("SELECT cache_undefine('long:{n}')")
         db.run("UPDATE t SET v = 7")       # a table that nobody watches: only loading anew shows it
         expect(db.rows("SELECT key, ok FROM cache_warm('on*')") == [("one", True)], "another key than asked")
         expect(get(db, "one", None) == text(7), "not loaded anew")
