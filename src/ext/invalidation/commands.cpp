@@ -22,6 +22,7 @@ using redis::Request;
 
 constexpr size_t kCommandsInPipeline = 4000;
 constexpr int kExchangeMs = 5000;
+constexpr size_t kRandomBytes = 4096;
 
 /* Error texts come from outside: bounded, one line, printable. */
 static std::string
@@ -114,11 +115,32 @@ lsn_text(uint64 lsn)
 	return text;
 }
 
-Versions::Versions(const Plan &plan)
-    : plan_(plan), random_(plan.touches.size() * cache::kNonceSize, '\0')
+/* Random bytes that nobody has had yet; drawn in blocks, since a draw costs as much as many bytes.
+ */
+static std::string
+take_random(size_t size)
 {
-	if (!pg_strong_random(random_.data(), random_.size()))
-		throw Error(kConnectionFailure, "could not draw random versions");
+	static std::string drawn;
+
+	if (drawn.size() < size)
+	{
+		drawn.resize(std::max(size, kRandomBytes));
+		if (!pg_strong_random(drawn.data(), drawn.size()))
+		{
+			drawn.clear();
+			throw Error(kConnectionFailure, "could not draw random versions");
+		}
+	}
+
+	std::string taken = drawn.substr(drawn.size() - size);
+
+	drawn.resize(drawn.size() - size);
+	return taken;
+}
+
+Versions::Versions(const Plan &plan)
+    : plan_(plan), random_(take_random(plan.touches.size() * cache::kNonceSize))
+{
 }
 
 std::string_view
