@@ -304,6 +304,9 @@ databases_with_agenda(Oid *databases, int limit, TimestampTz *next)
 void
 forget_agenda(Oid database)
 {
+	if (table == nullptr)
+		return;
+
 	Held held(LW_EXCLUSIVE);
 	Slot *slot = slot_of(database, false);
 

@@ -84,7 +84,8 @@ void expect_hottest(Oid database);
 /* Databases where something is due; returns how many were written.  *next is when more will be. */
 int databases_with_agenda(Oid *databases, int limit, TimestampTz *next);
 
-void forget_agenda(Oid database); /* it is gone */
+/* It is gone, or the extension in it. */
+void forget_agenda(Oid database);
 
 /* ---- for people ---- */
 

@@ -153,8 +153,10 @@ class Loop
 			next_verification_ = in_ms(pg::verify_interval_s * INT64CONST(1000));
 		}
 		attempt(&housekeeping_, context_);
-		note_intervals(turn.installed ? pg::warm_interval_s : 0,
-		               turn.installed ? pg::log_every_s : 0);
+		if (turn.installed)
+			note_intervals(pg::warm_interval_s, pg::log_every_s);
+		else
+			forget_agenda(MyDatabaseId);
 		if (log_is_due())
 			attempt(&figures_, context_);
 		next_sweep_ = in_ms(kSweepMs);
