@@ -77,7 +77,7 @@ def popen(arguments, log, variables=None, cwd="/"):
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("PG", "REDIS_"))}
     environment["LC_ALL"] = "C.UTF-8"
     environment.update(variables or {})
-    if arguments[0] == program("postgres") and "CACHE_EXT_PRELOAD" in os.environ:
+    if arguments[0] in (program("postgres"), program("pg_upgrade")) and "CACHE_EXT_PRELOAD" in os.environ:
         environment["LD_PRELOAD"] = os.environ["CACHE_EXT_PRELOAD"]
         environment["ASAN_OPTIONS"] = f"detect_leaks=0:abort_on_error=1:quarantine_size_mb={QUARANTINE_MB}"
         environment.setdefault("UBSAN_OPTIONS", "print_stacktrace=1")
