@@ -356,3 +356,19 @@ DROP SCHEMA invalidation_test CASCADE;
 DROP OWNED BY regress_invalidation_nobody;
 DROP ROLE regress_invalidation_nobody;
 DELETE FROM cache_ext_internal.outbox;
+
+-- somebody's event trigger refuses the triggers that a watch or a statistic needs: an error, and nothing else
+CREATE TABLE guarded (id integer PRIMARY KEY);
+SELECT cache_watch('guarded', keys => ARRAY['guarded:{id}']);
+CREATE TABLE guarded_too (id integer);
+CREATE FUNCTION no_triggers() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'no triggers here'; END $$;
+CREATE EVENT TRIGGER no_triggers ON ddl_command_start WHEN TAG IN ('CREATE TRIGGER', 'DROP TRIGGER') EXECUTE FUNCTION no_triggers();
+\set VERBOSITY terse
+SELECT cache_watch('guarded_too', keys => ARRAY['guarded:{id}']);
+SELECT statistics_create('guarded_count', 'SELECT count(*) FROM guarded_too');
+SELECT cache_unwatch('guarded');
+\set VERBOSITY default
+DROP EVENT TRIGGER no_triggers;
+SELECT cache_unwatch('guarded');
+DROP FUNCTION no_triggers;
+DROP TABLE guarded, guarded_too;

@@ -273,7 +273,7 @@ cache_ext_watch(PG_FUNCTION_ARGS)
 	if (!PG_ARGISNULL(kRepeatAfter))
 		row.repeat_ms = repeat_delay(PG_GETARG_INTERVAL_P(kRepeatAfter));
 
-	statistics::ensure_source(row.relation);
+	cache_ext::pg::guard([&] { (void) statistics::ensure_source(row.relation); });
 	row.number = next_number(row.relation);
 	insert_watch(row);
 	statistics::forget_compiled(row.relation);
@@ -302,7 +302,7 @@ cache_ext_unwatch(PG_FUNCTION_ARGS)
 		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT),
 		                errmsg("relation \"%s\" has no watch %d", get_rel_name(relation), number)));
 	statistics::forget_compiled(relation);
-	statistics::release_source(relation);
+	cache_ext::pg::guard([&] { statistics::release_source(relation); });
 	PG_RETURN_VOID();
 }
 }

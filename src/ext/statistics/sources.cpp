@@ -21,6 +21,7 @@ extern "C" {
 #include "catalog/pg_class.h"
 #include "catalog/pg_extension.h"
 #include "catalog/pg_inherits.h"
+#include "catalog/pg_type.h"
 #include "commands/extension.h"
 #include "executor/spi.h"
 #include "storage/lmgr.h"
@@ -146,6 +147,15 @@ own_table(Oid table)
 	CommandCounterIncrement();
 }
 
+/* pg_upgrade to 17 and later makes the row types of a member table members as well. */
+static void
+disown_type(Oid type)
+{
+	if (OidIsValid(type))
+		(void) deleteDependencyRecordsForClass(TypeRelationId, type, ExtensionRelationId,
+		                                       DEPENDENCY_EXTENSION);
+}
+
 void
 drop_own_table(const char *name)
 {
@@ -155,6 +165,8 @@ drop_own_table(const char *name)
 		return;
 	(void) deleteDependencyRecordsForClass(RelationRelationId, table, ExtensionRelationId,
 	                                       DEPENDENCY_EXTENSION);
+	disown_type(get_rel_type_id(table));
+	disown_type(get_array_type(get_rel_type_id(table)));
 	CommandCounterIncrement();
 	run("DROP TABLE cache_ext_internal.%s", name);
 }
