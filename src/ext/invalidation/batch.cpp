@@ -25,6 +25,11 @@ take_row(const OutboxRow &row, void *arg)
 		taken->lapse = true;
 		return true;
 	}
+	if (taken->left_alone != nullptr && taken->left_alone->count(place_of(row.tid)) != 0)
+	{
+		taken->left_some = true;
+		return true;
+	}
 	if (taken->count >= taken->row_limit || taken->items >= taken->item_limit ||
 	    taken->bytes >= taken->byte_limit)
 	{

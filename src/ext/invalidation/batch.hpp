@@ -7,6 +7,8 @@
  */
 #pragma once
 
+#include <unordered_set>
+
 #include "ext/invalidation/tables.hpp"
 #include "pg/guard.hpp"
 #include "pg/maintenance_lock.hpp"
@@ -58,6 +60,8 @@ struct Taken
 	RedisState state = {};
 	FullTransactionId next_xid = {};
 	uint32 from_page = 0;
+	const std::unordered_set<uint64> *left_alone = nullptr; /* places of rows not to take */
+	bool left_some = false;                                 /* there were such rows */
 	int row_limit = kBatchRows;
 	int item_limit = kBatchItems;
 	size_t byte_limit = kBatchBytes;

@@ -13,6 +13,7 @@
 #include "core/base/error.hpp"
 #include "core/cache/envelope.hpp"
 #include "core/invalidation/bucket.hpp"
+#include "core/redis/refusal.hpp"
 #include "pg/settings.hpp"
 
 namespace cache_ext::invalidation {
@@ -24,8 +25,7 @@ constexpr size_t kCommandsInPipeline = 4000;
 constexpr int kExchangeMs = 5000;
 constexpr size_t kRandomBytes = 4096;
 
-/* Error texts come from outside: bounded, one line, printable. */
-static std::string
+std::string
 printable(std::string_view text)
 {
 	std::string clean;
@@ -45,8 +45,12 @@ begins_with(std::string_view text, std::string_view start)
 [[noreturn]] static void
 refuse(const Reply &reply)
 {
-	throw Error(kConnectionFailure, "Redis server \"" + pg::redis_name() +
-	                                    "\" refused an invalidation: " + printable(reply.text));
+	std::string message = "Redis server \"" + pg::redis_name() +
+	                      "\" refused an invalidation: " + printable(reply.text);
+
+	if (redis::classify_refusal(reply.text) == redis::Refusal::kPermission)
+		throw NotPermitted(kConnectionFailure, message);
+	throw Error(kConnectionFailure, message);
 }
 
 void

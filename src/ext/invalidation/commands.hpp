@@ -11,6 +11,7 @@
 #include <string_view>
 #include <vector>
 
+#include "core/base/error.hpp"
 #include "core/redis/connection.hpp"
 #include "ext/invalidation/plan.hpp"
 #include "pg/redis_link.hpp"
@@ -20,7 +21,17 @@ namespace cache_ext::invalidation {
 /* What leaves in one command. */
 constexpr size_t kNamesInCommand = 500;
 
+/* Texts from outside: bounded, one line, printable. */
+std::string printable(std::string_view text);
+
 bool begins_with(std::string_view text, std::string_view start);
+
+/* Redis does not let us touch what a command names; others are none the worse for it. */
+class NotPermitted : public Error
+{
+  public:
+	using Error::Error;
+};
 
 /* Raises what Redis has answered instead. */
 void expect_good(const redis::Reply &reply);

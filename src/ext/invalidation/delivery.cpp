@@ -61,6 +61,10 @@ constexpr int64 kShortenAgainMs = 10 * 1000;
 constexpr size_t kTagSetMembers = 10 * 1000;
 constexpr size_t kSweptRows = 20 * 1000; /* no more of them are kept in memory for that */
 
+/* Rows that Redis refuses: how long they are left alone, and how many at most. */
+constexpr int64 kRefusedMs = 5 * 1000;
+constexpr size_t kMostRefused = 100;
+
 /* After an unclean end somebody may have heard of numbers that were not written down. */
 constexpr int64 kSeqJump = 1000 * 1000;
 
@@ -158,9 +162,13 @@ Delivery::work()
 
 	load();
 	repeat_what_is_due();
+	if (this_moment().steady >= refused_until_)
+		refused_.clear();
+	taken.row_limit = row_limit_;
+	taken.left_alone = &refused_;
 	read_batch(&taken);
 
-	pending_ = taken.count > 0 || sweep_.active();
+	pending_ = taken.count > 0 || taken.left_some || sweep_.active();
 
 	bool epoch_wanted = taken.lapse;
 
@@ -172,7 +180,7 @@ Delivery::work()
 		bool occupied = false;
 
 		in_transaction([&](MemoryContext) { occupied = outbox_occupied(); });
-		behind_ = false;
+		behind_ = taken.left_some;
 		confirm(taken);
 		return {kIdleMs, occupied, false, false};
 	}
@@ -246,15 +254,24 @@ Delivery::work()
 		std::vector<ItemPointerData> tids;
 
 		sets.add(full_sets(plan.tag_sets));
-		deliver(channel, plan, taken, !behind_ && !taken.cut_short, sets);
+		try
+		{
+			deliver(channel, plan, taken, !behind_ && !taken.cut_short && !taken.left_some, sets);
+		}
+		catch (const NotPermitted &error)
+		{
+			narrow_down(told, plan, error);
+			throw;
+		}
 		if (!sets.done())
 			sweep_sets(sets.rest(), taken.file, &plan, &told);
 		for (const OutboxRow *row : told)
 			tids.push_back(row->tid);
 		if (!tids.empty())
 			acknowledge(plan, taken.file, tids, server.incarnation);
+		row_limit_ = Min(row_limit_ * 2, kBatchRows);
 	}
-	behind_ = taken.cut_short;
+	behind_ = taken.cut_short || taken.left_some;
 	confirm(taken);
 	if (sweep_.active())
 		continue_sweep(channel, taken.insert_lsn);
@@ -275,6 +292,32 @@ Delivery::work()
 
 	in_transaction([&](MemoryContext) { occupied = outbox_occupied(); });
 	return {kIdleMs, occupied, watching_, false};
+}
+
+/*
+ * Redis does not let us touch a name of these rows: half of them are tried next,
+ * and so on.  A row that is refused alone is left alone for a while, so that one
+ * name too many in a watch does not hold up everybody's.
+ */
+void
+Delivery::narrow_down(const std::vector<const OutboxRow *> &rows, const Plan &plan,
+                      const NotPermitted &error)
+{
+	if (rows.empty() || refused_.size() >= kMostRefused)
+	{
+		row_limit_ = kBatchRows;
+		return;
+	}
+	narrowing_ = true;
+	row_limit_ = Max(1, static_cast<int>(rows.size() / 2));
+	if (rows.size() > 1)
+		return;
+	if (refused_.empty())
+		refused_until_ = this_moment().steady + kRefusedMs * 1000;
+	refused_.insert(place_of(rows.front()->tid));
+	if (!plan.keys.empty())
+		throw NotPermitted(kConnectionFailure, error.message() + " (one of them is \"" +
+		                                           printable(plan.keys.front()) + "\")");
 }
 
 /* Redis is away or refuses: everything stays, and the pauses grow. */
@@ -332,6 +375,17 @@ Delivery::turn()
 			turn.occupied = true;
 		}
 		return turn;
+	}
+	catch (const NotPermitted &error)
+	{
+		if (!narrowing_)
+			return failed(error);
+		narrowing_ = false;
+		failures_ = 0; /* no outage, in which rows would be merged */
+
+		DeliveryTurn turn = failed(error);
+
+		return {0, true, turn.watching, false};
 	}
 	catch (const Error &error)
 	{

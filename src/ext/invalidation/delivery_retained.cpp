@@ -137,7 +137,7 @@ Delivery::confirm(const Taken &taken)
 {
 	pg::WorkerSlot *slot = pg::my_worker_slot();
 
-	if (slot == nullptr || taken.cut_short || sweep_.holds_sets)
+	if (slot == nullptr || taken.cut_short || taken.left_some || sweep_.holds_sets)
 		return;
 	pg::confirm_numbers(slot, {taken.last_number, sweep_.active() ? 0 : taken.last_number});
 }

@@ -119,6 +119,8 @@ class Delivery
 	void maybe_merge();
 	void merge_window(const Taken &taken);
 	void replace_rows(const Taken &taken, const std::vector<NewRow> &rows, int64 saved);
+	void narrow_down(const std::vector<const OutboxRow *> &rows, const Plan &plan,
+	                 const NotPermitted &error);
 	DeliveryTurn failed(const Error &error);
 	DeliveryTurn work();
 	bool under_load(const Taken &taken);
@@ -126,8 +128,12 @@ class Delivery
 	bool loaded_ = false;
 	bool dirty_ = false; /* "not clean" is written down */
 	DeliveryState state_ = {};
-	bool pending_ = false; /* rows are known to wait */
-	bool behind_ = true;   /* values of what was visible before must not be sent */
+	bool pending_ = false;               /* rows are known to wait */
+	int row_limit_ = kBatchRows;         /* less while a row that is refused is looked for */
+	bool narrowing_ = false;             /* that is what the last failure began */
+	std::unordered_set<uint64> refused_; /* places of rows that are left alone */
+	int64 refused_until_ = 0;            /* steady */
+	bool behind_ = true;                 /* values of what was visible before must not be sent */
 	int failures_ = 0;
 	double commit_rate_ = 0; /* transactions a second that left something, of late */
 	TimestampTz last_turn_ = 0;

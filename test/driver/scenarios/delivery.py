@@ -342,6 +342,34 @@ def a_redis_without_memory_still_loses_what_is_invalid(_):
     with_servers("memory", body)
 
 
+def a_name_that_redis_forbids_holds_up_no_other(_):
+    def body(server, redis, db):
+        allowed = ("~a:*", "~tag:*", "~v:*", "~floor", "~m*", "&*", "+@all")
+        redis.ask("ACL", "SETUSER", "cache_ext", "on", ">secret", *allowed)
+        server.set(cache_ext__redis_url=f"'unix://cache_ext:secret@{redis.path}'")
+        wait_for("the address", lambda: "secret" in db.value("SHOW cache_ext.redis_url"))
+        db.run("INSERT INTO orders VALUES (0, 0)")
+        drained(db)
+        worker = db.value("SELECT worker_pid FROM invalidation_status")
+        for key in ["other:1"] + [f"a:{i}" for i in range(1, 61)]:
+            redis.ask("SET", key, "x")
+        os.kill(worker, signal.SIGSTOP)
+        for i in range(1, 61):
+            db.run("INSERT INTO orders VALUES (%s, %s)", (i, i))
+            if i == 20:
+                db.run("SELECT cache_invalidate('other:1')")
+        os.kill(worker, signal.SIGCONT)
+        gone(redis, *[f"a:{i}" for i in range(1, 61)])
+        error = wait_for("the error", lambda: db.value("SELECT last_error FROM invalidation_status"))
+        wait_for("it names the key", lambda: "other:1" in db.value("SELECT last_error FROM invalidation_status"))
+        expect(pending(db) == 1 and redis.ask("EXISTS", "other:1") == 1, f"{pending(db)} wait; {error}")
+        redis.ask("ACL", "SETUSER", "cache_ext", "~other:*")
+        gone(redis, "other:1")
+        drained(db)
+
+    with_servers("forbidden", body)
+
+
 def a_set_holds_unless_somebody_else_touched_its_buckets(_):
     def body(server, redis, db):
         db.run("SELECT cache_set('s1', 'one', tags => ARRAY['T'])")
@@ -567,6 +595,7 @@ TESTS = [
     a_replica_that_takes_over_is_told_what_it_has_missed,
     a_redis_configured_late_gets_a_new_epoch_and_everything_watched_goes,
     a_redis_without_memory_still_loses_what_is_invalid,
+    a_name_that_redis_forbids_holds_up_no_other,
     a_set_holds_unless_somebody_else_touched_its_buckets,
     bulk_changes_collapse_and_forget_nothing,
     a_long_outage_keeps_one_item_a_name,

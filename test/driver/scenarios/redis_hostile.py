@@ -188,7 +188,7 @@ def a_delivery_survives_every_answer(options):
         b"SSCAN": b"*2\r\n$1\r\n0\r\n*1\r\n$1\r\nm\r\n", b"SCAN": b"*2\r\n$1\r\n0\r\n*1\r\n$1\r\nf\r\n",
     }
     lies = [b"-LOADING Redis is loading the dataset in memory\r\n", b"-READONLY replica\r\n", b"-ERR %s%n%500000d\x1b[31m\r\n",
-            b"-NOPERM no\r\n", b"garbage\r\n", b"*-7\r\n", b"$99999999999999999999\r\n", b":1\r\n:2\r\n", b"*1\r\n" * 100000, False]
+            b"garbage\r\n", b"*-7\r\n", b"$99999999999999999999\r\n", b":1\r\n:2\r\n", b"*1\r\n" * 100000, False]
     odd = [b":1\r\n", b"$-1\r\n", b"*2\r\n$1\r\n0\r\n", b"*2\r\n:1\r\n:2\r\n", b"*0\r\n", b"*2\r\n$3\r\nabc\r\n*0\r\n"]
     current, told, seen = {}, [], []
 
