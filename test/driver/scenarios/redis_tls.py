@@ -68,11 +68,16 @@ def point(db, **settings):
         db.run(f"SET cache_ext.{name} = '{value}'")
 
 
-def refused(db, because, sqlstate="08001"):
-    """The query answers, and cache_ping says why Redis is not used."""
-    expect(db.value(f"SELECT cache_get('k', {QUERY})") == ANSWER, f"the query does not answer ({because})")
-    error = db.fails(sqlstate, "SELECT cache_ping()")
-    expect(because in str(error), f"expected {because!r}, but: {error}")
+def refused(db, *reasons, codes=("08001",)):
+    """The query answers, and cache_ping says why Redis is not used: for one of the reasons."""
+    expect(db.value(f"SELECT cache_get('k', {QUERY})") == ANSWER, f"the query does not answer ({reasons})")
+    try:
+        db.run("SELECT cache_ping()")
+    except psycopg2.Error as error:
+        expect(error.pgcode in codes, f"{error.pgcode}: {error}")
+        expect(any(reason in str(error) for reason in reasons), f"expected one of {reasons}, but: {error}")
+    else:
+        raise Failure(f"a Redis was used that should have been refused: {reasons}")
 
 
 def used(db, redis, key):
@@ -117,7 +122,8 @@ def a_server_is_verified_and_then_used(options):
             point(db, redis_url=f"rediss://localhost:{expired.port}")
             refused(db, "expired")
             point(db, redis_tls_verify="full", redis_url=f"rediss://localhost:{plain}")
-            refused(db, "in time", "08006")
+            # It answers to a greeting in which, by chance, a line ends, and otherwise waits for that.
+            refused(db, "in time", "wrong version number", codes=("08006", "08001"))
             point(db, redis_url=f"redis://localhost:{redis.port}")
             expect(db.value(f"SELECT cache_get('k', {QUERY})") == ANSWER, "plain bytes to a TLS port")
     finally:
@@ -136,7 +142,7 @@ def a_client_certificate_is_shown_and_its_key_kept(options):
     try:
         with Servers("mtls_pg") as servers, servers.session() as db:
             point(db, redis_tls_ca_file=authority.file, redis_url=f"rediss://localhost:{redis.port}")
-            refused(db, "certificate required", "08006")
+            refused(db, "certificate required", codes=("08006",))
             point(db, redis_tls_certificate_file=certificate)
             refused(db, "needed together")
             authority.own(key, 0o644)
