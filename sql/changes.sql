@@ -205,7 +205,7 @@ SELECT exact('fold');
 -- while a trigger is disabled the statistics answer from the tables; afterwards the worker fills them
 ALTER TABLE thing DISABLE TRIGGER "0_cache_ext_insert";
 INSERT INTO thing VALUES (510, 1, 'unseen', 5);
-SELECT relation, state, detail FROM statistics_status ORDER BY 1::text;
+SELECT relation, state, detail FROM statistics_status ORDER BY relation::text;
 SELECT exact('DISABLE TRIGGER');
 SELECT statistics_wait('overview');
 SELECT statistics_create('unseen', 'SELECT count(*) FROM thing');
@@ -213,7 +213,7 @@ ALTER TABLE thing ENABLE TRIGGER ALL;
 SELECT tgname, tgenabled FROM pg_trigger
 WHERE tgrelid = 'thing'::regclass AND tgname LIKE '0_cache_ext%' ORDER BY 1;
 SELECT statistics_wait('by_owner', '1 min'), statistics_wait('overview', '1 min');
-SELECT relation, state FROM statistics_status ORDER BY 1::text;
+SELECT relation, state FROM statistics_status ORDER BY relation::text;
 SELECT exact('ENABLE TRIGGER ALL');
 ALTER TABLE thing DISABLE TRIGGER ALL;
 DELETE FROM thing WHERE id = 510;
@@ -225,7 +225,7 @@ DELETE FROM thing WHERE id = 400;
 SELECT exact('DROP TRIGGER');
 SELECT statistics_refresh('overview'), statistics_refresh('by_owner');
 DELETE FROM thing WHERE id = 401;
-SELECT relation, state FROM statistics_status ORDER BY 1::text;
+SELECT relation, state FROM statistics_status ORDER BY relation::text;
 SELECT exact('refresh');
 
 -- what could not be kept exact is refused

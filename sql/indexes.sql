@@ -11,7 +11,7 @@ SELECT statistics_create('in_all', 'SELECT max(price) AS highest FROM shelf');
 CREATE FUNCTION parts() RETURNS TABLE (statistic regclass, parts bigint) LANGUAGE sql AS $$
     SELECT s.relation, count(c.oid) FROM cache_ext_internal.statistic s LEFT JOIN pg_class c
         ON c.relnamespace = 'cache_ext_internal'::regnamespace AND c.relname ~ format('^part_%s_', s.id) AND c.relkind = 'r'
-    WHERE s.relation IN ('by_kind'::regclass, 'in_all'::regclass) GROUP BY 1 ORDER BY 1::text $$;
+    WHERE s.relation IN ('by_kind'::regclass, 'in_all'::regclass) GROUP BY 1 ORDER BY s.relation::text $$;
 CREATE FUNCTION differences() RETURNS bigint LANGUAGE sql AS $$
     SELECT count(*) FROM unnest('{by_kind, lately, in_all}'::regclass[]) s, statistics_verify(s) $$;
 SELECT * FROM parts();
@@ -20,7 +20,7 @@ SELECT * FROM parts();
 CREATE INDEX shelf_more ON shelf (kind, price, id);
 CREATE INDEX shelf_price ON shelf ((price + 1));
 DROP INDEX shelf_kind, shelf_price;
-SELECT relation, state, detail FROM statistics_status WHERE relation IN ('by_kind'::regclass, 'in_all'::regclass) ORDER BY 1::text;
+SELECT relation, state, detail FROM statistics_status WHERE relation IN ('by_kind'::regclass, 'in_all'::regclass) ORDER BY relation::text;
 SELECT * FROM parts();
 
 -- the last one: the worker fills it anew, with a part, and meanwhile it is exact

@@ -216,7 +216,7 @@ SELECT s::text FROM (SELECT product, total, mean FROM window_values) s EXCEPT AL
 SELECT count(*) > 10 AS many FROM window_values;
 SELECT events > 0 AS some, x > 0 AS summed, xs FROM window_join ORDER BY label;
 SELECT statistics_fold() >= 0 AS folded;   -- the worker may have been first
-SELECT relation, groups FROM statistics_status WHERE relation IN ('lately'::regclass, 'window_join'::regclass) ORDER BY 1::text;
+SELECT relation, groups FROM statistics_status WHERE relation IN ('lately'::regclass, 'window_join'::regclass) ORDER BY relation::text;
 -- one group looked up, and as it stands among all
 SELECT a::text = b::text AS same, a.kind FROM (SELECT * FROM lately WHERE kind = 'k1') a FULL JOIN (SELECT * FROM lately WHERE kind || '' = 'k1') b USING (kind);
 SELECT a::text = b::text AS same, a.label FROM (SELECT * FROM window_join WHERE label = 'p2') a FULL JOIN (SELECT * FROM window_join WHERE label || '' = 'p2') b USING (label);
