@@ -4,7 +4,7 @@
  *		See objects.hpp.
  *
  * The verdict is kept until the relcache says that our table `statistic` has
- * changed, which every update of the objects does (begin_update).
+ * gone or changed, as it has with every update of the objects (begin_update).
  *
  *-------------------------------------------------------------------------
  */
@@ -78,9 +78,7 @@ objects_version()
 static Fit
 judge(Oid schema)
 {
-	Oid table = get_relname_relid("statistic", schema);
-
-	if (OidIsValid(judged) && judged == table)
+	if (OidIsValid(judged))
 		return verdict;
 
 	char *version = objects_version();
@@ -88,7 +86,7 @@ judge(Oid schema)
 	if (version == nullptr)
 		return Fit::kFits;
 	verdict = fit_of_objects(version, oldest_objects(), library_version());
-	judged = table;
+	judged = get_relname_relid("statistic", schema);
 	pfree(version);
 	return verdict;
 }
