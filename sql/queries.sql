@@ -154,6 +154,7 @@ SELECT lately('id * interval ''1 day'' + at');
 SELECT lately('id IN (SELECT bag FROM lost WHERE now() > ''today'') AND at');
 SELECT lately('instant < now() AND at');
 SELECT lately('NOT at');
+SELECT lately('at', 'count(*) FILTER (WHERE at > now())');
 SELECT refused.* FROM statistics_create('refused', 'SELECT count(*) FROM event WHERE at < now() - interval ''1 day''') refused;
 SELECT statistics_create('lately', $$
     SELECT kind, count(*) AS events, sum(x) AS x, avg(w) AS w, bool_or(x > 3) AS some, avg(v) AS v

@@ -127,9 +127,12 @@ refuse_mutable(Node *node, const char *what)
 	                         format_procedure(function))
 	             : errdetail("Its value could change without any change to a row, unseen by "
 	                         "the statistic."),
-	         errhint("Cast timestamptz with AT TIME ZONE and a constant zone, or keep the "
-	                 "expression in a column.  A window relative to now() is a comparison in "
-	                 "WHERE with a column of type timestamp, timestamptz or date.")));
+	         strcmp(what, "FILTER") == 0
+	             ? errhint("A window relative to now() stands in WHERE: select such a value by a "
+	                       "scalar subquery of its own.")
+	             : errhint("Cast timestamptz with AT TIME ZONE and a constant zone, or keep the "
+	                       "expression in a column.  A window relative to now() is a comparison in "
+	                       "WHERE with a column of type timestamp, timestamptz or date.")));
 	pg_unreachable();
 }
 
