@@ -398,8 +398,9 @@ class Bench:
             for _ in range(3):
                 db.run("SELECT cache_get('bench-value')")
             db.run("ALTER DATABASE cached SET bench.value = '%s'" % ("x" * 100))
-            db.run("CREATE TABLE keyed (id integer PRIMARY KEY, value text);"
-                   "INSERT INTO keyed VALUES (1, repeat('x', 100)); VACUUM keyed")
+            db.run("CREATE TABLE keyed (id integer PRIMARY KEY, value text)")
+            db.run("INSERT INTO keyed VALUES (1, repeat('x', 100))")
+            db.run("VACUUM keyed")
         for name, other, goal in (("trivial C function", TRIVIAL, 0.95), ("primary-key SELECT", BY_KEY, 1.0)):
             for clients in (1, 8, 32):
                 self.in_turns(f"cache_get hit in memory / {name}, {clients} clients", clients, other, CACHE_GET, goal)

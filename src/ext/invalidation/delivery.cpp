@@ -45,8 +45,8 @@ extern "C" {
 namespace cache_ext::invalidation {
 
 constexpr int kIdleMs = 1000;
-constexpr int kPauseMs = 10; /* between batches: the first commit is told at once, the next soon */
-constexpr double kBusyRate = 1500; /* commits a second from which on there is such a pause */
+constexpr int kPauseMs = 7; /* between batches: the first commit is told at once, the next soon */
+constexpr double kBusyRate = 2500; /* commits a second from which on there is such a pause */
 constexpr double kRateWindowS = 0.05;
 constexpr int kFirstBackoffMs = 50;
 constexpr int kLongestBackoffMs = 2000;
