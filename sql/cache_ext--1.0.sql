@@ -276,9 +276,10 @@ CREATE TABLE cache_ext_internal.redis_state (
 );
 COMMENT ON TABLE cache_ext_internal.redis_state IS 'epoch of own entries, and the Redis that has all deliveries (src/ext/invalidation)';
 
--- The first epoch is a time, so that no installation takes up the values of an earlier one.
+-- The first epoch is a time in microseconds, so that no installation takes up the values of an earlier one,
+-- nor of another server that was copied from the same files.
 INSERT INTO cache_ext_internal.redis_state (epoch)
-    VALUES (pg_catalog.floor(EXTRACT(epoch FROM pg_catalog.clock_timestamp()))::bigint);
+    VALUES (pg_catalog.floor(1000000 * EXTRACT(epoch FROM pg_catalog.clock_timestamp()))::bigint);
 
 CREATE TABLE cache_ext_internal.delivery (
     one           boolean PRIMARY KEY DEFAULT true CHECK (one),
