@@ -356,8 +356,9 @@ define_statistics_settings()
 {
 	DefineCustomIntVariable("cache_ext.fold_interval",
 	                        "Time between two folds of partial rows while tables are written.",
-	                        "At least 100 ms while nobody reads a statistic that has any.", &fold_interval_ms, kDefaultFoldIntervalMs, 10, 60 * 1000,
-	                        PGC_SUSET, GUC_UNIT_MS, nullptr, nullptr, nullptr);
+	                        "At least 100 ms while nobody reads a statistic that has any.",
+	                        &fold_interval_ms, kDefaultFoldIntervalMs, 10, 60 * 1000, PGC_SUSET,
+	                        GUC_UNIT_MS, nullptr, nullptr, nullptr);
 	DefineCustomIntVariable(
 	    "cache_ext.verify_interval", "Time after which a statistic that changes is verified again.",
 	    "Each verification runs the statistic's query. 0 switches it off.", &verify_interval_s, 0,

@@ -63,9 +63,9 @@ in_portal_context(Function function)
 	{
 		PortalContext = portal;
 		MemoryContextSwitchTo(caller);
+		MemoryContextDelete(context);
 	}
 	PG_END_TRY();
-	MemoryContextDelete(context);
 }
 
 void
