@@ -40,24 +40,26 @@ hash_bytes(std::string_view bytes) noexcept
 }
 
 Delta::Entry *
+Delta::find_unindexed(std::string_view key) noexcept
+{
+	for (Entry &entry : entries_)
+		if (key_of(entry) == key)
+			return &entry;
+	return nullptr;
+}
+
+Delta::Entry *
 Delta::find(std::string_view key, uint32_t hash) noexcept
 {
-	auto matches = [&](const Entry &entry) {
-		return entry.hash == hash && entry.key_size == key.size() &&
-		       std::memcmp(keys_.data() + entry.key, key.data(), key.size()) == 0;
-	};
-
-	if (table_.empty())
-	{
-		for (Entry &entry : entries_)
-			if (matches(entry))
-				return &entry;
-		return nullptr;
-	}
 	size_t mask = table_.size() - 1;
+
 	for (size_t at = hash & mask; table_[at] != 0; at = (at + 1) & mask)
-		if (matches(entries_[table_[at] - 1]))
-			return &entries_[table_[at] - 1];
+	{
+		Entry &entry = entries_[table_[at] - 1];
+
+		if (entry.hash == hash && key_of(entry) == key)
+			return &entry;
+	}
 	return nullptr;
 }
 
@@ -77,6 +79,9 @@ Delta::index_all()
 {
 	size_t size = 4 * kUnindexed;
 
+	if (table_.empty())
+		for (Entry &entry : entries_)
+			entry.hash = hash_bytes(key_of(entry));
 	while (size < 4 * entries_.size())
 		size *= 2;
 	table_.assign(size, 0);
@@ -85,20 +90,25 @@ Delta::index_all()
 }
 
 int64_t *
-Delta::cells(std::string_view key, size_t count)
+Delta::cells(std::string_view key, size_t count, const bool *is_sum)
 {
-	uint32_t hash = hash_bytes(key);
+	bool indexed = !table_.empty();
+	uint32_t hash = indexed ? hash_bytes(key) : 0;
 
-	if (Entry *found = find(key, hash))
+	if (Entry *found = indexed ? find(key, hash) : find_unindexed(key))
 		return cells_.data() + found->cells;
 
-	Entry fresh{keys_.size(), cells_.size(), hash, static_cast<uint32_t>(key.size()),
-	            static_cast<uint32_t>(count)};
+	Entry fresh{keys_.size(),
+	            cells_.size(),
+	            hash,
+	            static_cast<uint32_t>(key.size()),
+	            static_cast<uint32_t>(count),
+	            is_sum};
 
-	keys_.insert(keys_.end(), key.begin(), key.end());
-	cells_.resize(cells_.size() + count, 0);
+	keys_.append(key);
+	cells_.resize(cells_.size() + count);
 	entries_.push_back(fresh);
-	if (!table_.empty() && entries_.size() * 2 <= table_.size())
+	if (indexed && entries_.size() * 2 <= table_.size())
 		index(static_cast<uint32_t>(entries_.size() - 1));
 	else if (entries_.size() > kUnindexed)
 		index_all();

@@ -52,6 +52,7 @@ class Decoder
 	Decoder(const char *data, size_t size) noexcept : at_(data), end_(data + size) {}
 
 	bool done() const noexcept { return at_ == end_; }
+	const char *position() const noexcept { return at_; }
 
 	uint64_t varint()
 	{

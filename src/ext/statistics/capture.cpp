@@ -195,8 +195,9 @@ append(Capture *capture, Delta *delta, instr_time start)
 {
 	static double last_append = 0;
 	double before = elapsed(start);
-	bool appended = append_to_log(
-	    capture->log, delta, (float) ((before + last_append) / Max(capture->statistic_count, 1)));
+	bool appended =
+	    append_to_log(capture->log, delta, &capture->row,
+	                  (float) ((before + last_append) / Max(capture->statistic_count, 1)));
 
 	last_append = elapsed(start) - before;
 	if (appended)

@@ -125,7 +125,7 @@ join_cells(Capture *capture, const Feed *feed, Delta *delta, Datum key)
 	begin_key(&capture->key, feed->statistic, feed->exists_part);
 	begin_key_values(&capture->key, 1, &bitmap);
 	add_key_value(&capture->key, feed->join_type, bitmap, 0, key, false);
-	return delta->cells(key_bytes(capture, feed), (size_t) feed->cell_count + 1);
+	return delta->cells(key_bytes(capture, feed), (size_t) feed->cell_count + 1, feed->exists_sums);
 }
 
 struct GroupValues
@@ -150,7 +150,8 @@ totals_cells(Capture *capture, const Feed *feed, Delta *delta, const GroupValues
 	begin_key(&capture->key, feed->statistic, feed->cells_part);
 	begin_key_values(&capture->key, feed->group_count, &bitmap);
 	add_groups(capture, feed, bitmap, groups);
-	return delta->cells(key_bytes(capture, feed), (size_t) feed->cells_of_key) + feed->first_cell;
+	return delta->cells(key_bytes(capture, feed), (size_t) feed->cells_of_key, feed->cells_sums) +
+	       feed->first_cell;
 }
 
 static void
@@ -171,7 +172,7 @@ feed_values(Capture *capture, const Feed *feed, Delta *delta, const GroupValues 
 		begin_key_values(&capture->key, feed->group_count + 1, &bitmap);
 		add_groups(capture, feed, bitmap, groups);
 		add_key_value(&capture->key, part.type, bitmap, feed->group_count, value, false);
-		*delta->cells(key_bytes(capture, feed), 1) += sign;
+		*delta->cells(key_bytes(capture, feed), 1, nullptr) += sign;
 	}
 }
 
@@ -206,7 +207,8 @@ feed_side(Capture *capture, const Feed *feed, Delta *delta, int sign)
 	begin_key_values(&capture->key, feed->group_count, &bitmap);
 	add_groups(capture, feed, bitmap, columns);
 
-	int64 *cells = delta->cells(key_bytes(capture, feed), (size_t) feed->cell_count + 1);
+	int64 *cells =
+	    delta->cells(key_bytes(capture, feed), (size_t) feed->cell_count + 1, feed->side_sums);
 	cells[0] += sign;
 	feed_cells(feed, capture->econtext, cells + 1, sign);
 }
@@ -321,8 +323,7 @@ delta_is_zero(Delta *delta)
 {
 	bool zero = true;
 
-	for_each_entry(delta, [&](int32, int, std::string_view, const int64 *cells, size_t count,
-	                          const bool *is_sum) {
+	delta->for_each([&](std::string_view, const int64 *cells, size_t count, const bool *is_sum) {
 		zero = zero && cells_are_zero(cells, is_sum, (int) count);
 	});
 	return zero;

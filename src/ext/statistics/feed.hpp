@@ -42,6 +42,7 @@ struct Capture
 	TupleTableSlot *old_row;
 	TupleTableSlot *new_row;
 	StringInfoData key;
+	StringInfoData row; /* of the log */
 };
 
 constexpr int32 kAllStatistics = 0;

@@ -90,6 +90,23 @@ copy_types(const KeyType *types, int count)
 	return copy;
 }
 
+/* nullptr when none is. */
+static const bool *
+copy_sums(const bool *is_sum, int count)
+{
+	if (std::none_of(is_sum, is_sum + count, [](bool sum) { return sum; }))
+		return nullptr;
+	auto *copy = static_cast<bool *>(palloc(sizeof(bool) * count));
+	std::copy_n(is_sum, count, copy);
+	return copy;
+}
+
+static const bool *
+sums_of_part(const Definition *d, int part)
+{
+	return copy_sums(d->parts[part].cell_is_sum, d->parts[part].cell_count);
+}
+
 constexpr int kNoSide = -1;
 
 /* The cells of a block, or those of one side beyond its rows. */
@@ -138,8 +155,10 @@ compile_left(Feed *feed, const Definition *d, int number, const Translation *tra
 		feed->groups[group++] = compile(translation, (Expr *) lfirst(cell));
 
 	compile_cells(feed, d, block, kNoSide, translation);
+	feed->cells_sums = copy_sums(d->cell_is_sum, d->cell_count);
 	if (block.window != nullptr)
 	{
+		feed->cells_sums = sums_of_part(d, block.window->part);
 		feed->cells_part = block.window->part;
 		feed->first_cell = 0;
 		feed->cells_of_key = block.cell_count;
@@ -147,6 +166,7 @@ compile_left(Feed *feed, const Definition *d, int number, const Translation *tra
 	feed->exists_part = block.exists_part;
 	if (block.exists_part >= 0)
 	{
+		feed->exists_sums = sums_of_part(d, block.exists_part);
 		feed->anti = block.anti;
 		feed->join_type = d->parts[block.exists_part].keys[0];
 		feed->join_key = compile(translation, block.left_key);
@@ -175,6 +195,7 @@ compile_right(Feed *feed, const Definition *d, int number, const Translation *tr
 	feed->is_right = true;
 	feed->where = compile_qual(translation, block.right_where);
 	feed->exists_part = block.exists_part;
+	feed->exists_sums = sums_of_part(d, block.exists_part);
 	feed->cell_count = block.cell_count;
 	feed->join_type = d->parts[block.exists_part].keys[0];
 	feed->join_key = compile(translation, block.right_key);
@@ -192,6 +213,7 @@ compile_side(Feed *feed, const Definition *d, int number, int side_number,
 
 	feed->where = compile_qual(translation, side.where);
 	feed->side_part = side.part;
+	feed->side_sums = sums_of_part(d, side.part);
 	feed->needed = bms_copy(side.needed);
 	feed->never_null = bms_copy(side.never_null);
 	feed->group_count = part.key_count;
@@ -379,6 +401,7 @@ make_capture(Relation relation, Oid root)
 	capture->old_row = MakeSingleTupleTableSlot(desc, &TTSOpsMinimalTuple);
 	capture->new_row = MakeSingleTupleTableSlot(desc, &TTSOpsMinimalTuple);
 	initStringInfo(&capture->key);
+	initStringInfo(&capture->row);
 	MemoryContextSwitchTo(caller);
 	return capture;
 }

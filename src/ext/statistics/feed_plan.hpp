@@ -53,6 +53,11 @@ struct Feed
 	int first_cell;
 	int cells_of_key; /* in the row of totals or of the part */
 
+	/* Which cells of a key are sums, by where it belongs; nullptr: none. */
+	const bool *cells_sums;
+	const bool *exists_sums;
+	const bool *side_sums;
+
 	int exists_part; /* -1: the block has no EXISTS */
 	bool anti;
 	KeyType join_type;

@@ -28,19 +28,41 @@ constexpr int kMaxKeyBytes = 2600;
 
 /* ---- keys ---- */
 
+/* Where the next so many bytes go. */
+static char *
+room_for(StringInfo out, size_t size)
+{
+	if (unlikely((size_t) (out->maxlen - out->len) <= size))
+		enlargeStringInfo(out, (int) size);
+	return out->data + out->len;
+}
+
+static void
+append_bytes(StringInfo out, const void *bytes, size_t size)
+{
+	memcpy(room_for(out, size), bytes, size);
+	out->len += (int) size;
+}
+
 static void
 append_varint(StringInfo out, uint64 value)
 {
-	enlargeStringInfo(out, kMaxVarint);
-	char *end = put_varint(out->data + out->len, value);
-	out->len = (int) (end - out->data);
-	*end = '\0';
+	char *at = room_for(out, kMaxVarint);
+
+	out->len += (int) (put_varint(at, value) - at);
+}
+
+static void
+append_sized(StringInfo out, const void *bytes, size_t size)
+{
+	append_varint(out, size);
+	append_bytes(out, bytes, size);
 }
 
 void
 begin_key(StringInfo key, int32 statistic, int part)
 {
-	resetStringInfo(key);
+	key->len = 0;
 	append_varint(key, (uint64) statistic);
 	append_varint(key, (uint64) (part + 1));
 }
@@ -48,9 +70,11 @@ begin_key(StringInfo key, int32 statistic, int part)
 void
 begin_key_values(StringInfo key, int count, int *bitmap)
 {
+	size_t size = (size_t) (count + 7) / 8;
+
 	*bitmap = key->len;
-	for (int i = 0; i < (count + 7) / 8; ++i)
-		appendStringInfoCharMacro(key, '\0');
+	memset(room_for(key, size), 0, size);
+	key->len += (int) size;
 }
 
 void
@@ -63,27 +87,21 @@ add_key_value(StringInfo key, const KeyType &type, int bitmap, int number, Datum
 	}
 	if (type.by_value)
 	{
-		char raw[sizeof(Datum)];
+		alignas(Datum) char raw[sizeof(Datum)];
 
 		store_att_byval(raw, value, type.length);
-		appendBinaryStringInfo(key, raw, type.length);
+		append_bytes(key, raw, (size_t) type.length);
 	}
 	else if (type.length > 0)
-		appendBinaryStringInfo(key, DatumGetPointer(value), type.length);
+		append_bytes(key, DatumGetPointer(value), (size_t) type.length);
 	else if (type.length == -1)
 	{
 		struct varlena *flat = PG_DETOAST_DATUM_PACKED(value);
 
-		append_varint(key, VARSIZE_ANY_EXHDR(flat));
-		appendBinaryStringInfo(key, VARDATA_ANY(flat), (int) VARSIZE_ANY_EXHDR(flat));
+		append_sized(key, VARDATA_ANY(flat), VARSIZE_ANY_EXHDR(flat));
 	}
 	else
-	{
-		size_t size = strlen(DatumGetCString(value));
-
-		append_varint(key, size);
-		appendBinaryStringInfo(key, DatumGetCString(value), (int) size);
-	}
+		append_sized(key, DatumGetCString(value), strlen(DatumGetCString(value)));
 }
 
 void
@@ -140,6 +158,24 @@ decode_key(Decoder *decoder, const KeyType *types, int count, Datum *values, boo
 	}
 }
 
+std::string_view
+skip_key(Decoder *decoder, const KeyType *types, int count)
+{
+	const char *begin = decoder->position();
+	std::string_view bitmap = decoder->bytes((count + 7) / 8);
+
+	for (int i = 0; i < count; ++i)
+	{
+		if ((bitmap[i / 8] & (1 << (i % 8))) != 0)
+			continue;
+		if (types[i].by_value || types[i].length > 0)
+			(void) decoder->bytes(types[i].length);
+		else
+			(void) decoder->sized_bytes();
+	}
+	return {begin, (size_t) (decoder->position() - begin)};
+}
+
 /* ---- cells ---- */
 
 static Datum
@@ -189,50 +225,54 @@ decode_cells(Decoder *decoder, const bool *is_sum, int count, int64 *cells)
 
 /* ---- rows ---- */
 
-const bool *
-Shapes::of(int32 statistic, int part)
-{
-	if (statistic != statistic_)
-	{
-		statistic_ = statistic;
-		definition_ = definition_of(statistic);
-	}
-	if (definition_ == nullptr)
-		return nullptr;
-	return part == kTotals ? definition_->cell_is_sum : definition_->parts[part].cell_is_sum;
-}
-
 bool
 cells_are_zero(const int64 *cells, const bool *is_sum, int count)
 {
 	for (int i = 0; i < count; ++i)
-		if (is_sum[i] ? !sum_is_zero(cells[i]) : cells[i] != 0)
+		if (is_sum != nullptr && is_sum[i] ? !sum_is_zero(cells[i]) : cells[i] != 0)
 			return false;
 	return true;
 }
 
 static void
-encode_entry(StringInfo out, StringInfo scratch, std::string_view key, const int64 *cells,
-             size_t count, const bool *is_sum)
+append_cell(StringInfo out, int64 cell, bool is_sum)
 {
-	resetStringInfo(scratch);
-	appendBinaryStringInfo(scratch, key.data(), (int) key.size());
-	for (size_t i = 0; i < count; ++i)
+	if (!is_sum)
+		append_varint(out, zigzag(cell));
+	else if (sum_is_zero(cell))
+		append_varint(out, 0);
+	else
 	{
-		if (!is_sum[i])
-			append_varint(scratch, zigzag(cells[i]));
-		else if (sum_is_zero(cells[i]))
-			append_varint(scratch, 0);
-		else
-		{
-			auto *number = (struct varlena *) DatumGetPointer((Datum) cells[i]);
+		auto *number = (struct varlena *) DatumGetPointer((Datum) cell);
 
-			append_varint(scratch, VARSIZE_ANY_EXHDR(number));
-			appendBinaryStringInfo(scratch, VARDATA_ANY(number), (int) VARSIZE_ANY_EXHDR(number));
-		}
+		append_sized(out, VARDATA_ANY(number), VARSIZE_ANY_EXHDR(number));
 	}
-	append_varint(out, (uint64) scratch->len);
-	appendBinaryStringInfo(out, scratch->data, scratch->len);
+}
+
+/* The entry is written behind a size of one byte, and moved where the size turns out to need more.
+ */
+static void
+append_entry(StringInfo out, std::string_view key, const int64 *cells, size_t count,
+             const bool *is_sum)
+{
+	char size_bytes[kMaxVarint];
+	int begin = out->len;
+
+	(void) room_for(out, 1);
+	out->len += 1;
+	append_bytes(out, key.data(), key.size());
+	for (size_t i = 0; i < count; ++i)
+		append_cell(out, cells[i], is_sum != nullptr && is_sum[i]);
+
+	auto size = (size_t) (out->len - begin - 1);
+	auto width = (size_t) (put_varint(size_bytes, size) - size_bytes);
+	if (width > 1)
+	{
+		(void) room_for(out, width);
+		memmove(out->data + begin + width, out->data + begin + 1, size);
+		out->len += (int) width - 1;
+	}
+	memcpy(out->data + begin, size_bytes, width);
 }
 
 static void
@@ -254,44 +294,34 @@ insert_log_row(Relation log, StringInfo row, float us)
 static void
 begin_row(StringInfo row)
 {
-	resetStringInfo(row);
-	appendStringInfoSpaces(row, VARHDRSZ);
+	row->len = VARHDRSZ;
 }
 
 bool
-append_to_log(Oid log, Delta *delta, float us)
+append_to_log(Oid log, Delta *delta, StringInfo row, float us)
 {
-	if (delta->size() == 0)
-		return false;
-
-	StringInfoData row;
-	StringInfoData scratch;
 	Relation relation = nullptr;
 
-	initStringInfo(&row);
-	initStringInfo(&scratch);
-	begin_row(&row);
-	for_each_entry(delta, [&](int32, int, std::string_view key, const int64 *cells, size_t count,
-	                          const bool *is_sum) {
-		if (cells_are_zero(cells, is_sum, (int) count))
-			return;
-		if (relation == nullptr)
-			relation = table_open(log, RowExclusiveLock);
-		encode_entry(&row, &scratch, key, cells, count, is_sum);
-		if ((size_t) row.len > kRowBytes - kMaxKeyBytes)
-		{
-			insert_log_row(relation, &row, us);
-			us = 0;
-			begin_row(&row);
-		}
-	});
+	begin_row(row);
+	delta->for_each(
+	    [&](std::string_view key, const int64 *cells, size_t count, const bool *is_sum) {
+		    if (cells_are_zero(cells, is_sum, (int) count))
+			    return;
+		    if (relation == nullptr)
+			    relation = table_open(log, RowExclusiveLock);
+		    append_entry(row, key, cells, count, is_sum);
+		    if ((size_t) row->len > kRowBytes - kMaxKeyBytes)
+		    {
+			    insert_log_row(relation, row, us);
+			    us = 0;
+			    begin_row(row);
+		    }
+	    });
 	if (relation == nullptr)
 		return false;
-	if (row.len > VARHDRSZ)
-		insert_log_row(relation, &row, us);
+	if (row->len > VARHDRSZ)
+		insert_log_row(relation, row, us);
 	table_close(relation, NoLock);
-	pfree(row.data);
-	pfree(scratch.data);
 	return true;
 }
 

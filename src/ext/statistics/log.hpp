@@ -51,55 +51,25 @@ void check_key_size(StringInfo key, int32 statistic);
 /*
  * Append the delta to the log as one row, or as several of about a page.
  * Entries that cancel out are left out.  Returns whether anything was left.
- * Shapes of cells come from the definitions.
+ * The row is made in a buffer of the caller's, which keeps its memory.
  */
-bool append_to_log(Oid log, Delta *delta, float us);
+bool append_to_log(Oid log, Delta *delta, StringInfo row, float us);
 
 /* Reads the values of a key; by-reference values are copied into the current context. */
 void decode_key(Decoder *decoder, const KeyType *types, int count, Datum *values, bool *nulls);
 
+/* Passes over a key; its bytes. */
+std::string_view skip_key(Decoder *decoder, const KeyType *types, int count);
+
 /* Adds the encoded cells; sums are Numeric pointers (0 is zero) in the current context. */
 void decode_cells(Decoder *decoder, const bool *is_sum, int count, int64 *cells);
 
-/*
- * Calls visit(statistic, part, key, cells, count, is_sum) for each
- * entry of a delta; entries of statistics that are gone are passed over.
- */
-template <typename Visit> void for_each_entry(Delta *delta, Visit &&visit);
-
+/* Without is_sum none of them is a sum. */
 bool cells_are_zero(const int64 *cells, const bool *is_sum, int count);
 
 /* Arithmetic on sum cells. */
 int64 add_sums(int64 left, int64 right);
 int64 negate_sum(int64 sum);
 bool sum_is_zero(int64 sum);
-
-/* Which cells of an entry are sums; definitions are looked up once per run of entries. */
-class Shapes
-{
-  public:
-	const bool *of(int32 statistic, int part);
-
-  private:
-	int32 statistic_ = 0;
-	const Definition *definition_ = nullptr;
-};
-
-template <typename Visit>
-void
-for_each_entry(Delta *delta, Visit &&visit)
-{
-	Shapes shapes;
-
-	delta->for_each([&](std::string_view key, const int64 *cells, size_t count) {
-		Decoder decoder(key.data(), key.size());
-		auto statistic = (int32) decoder.varint();
-		auto part = (int) decoder.varint() - 1;
-		const bool *is_sum = shapes.of(statistic, part);
-
-		if (is_sum != nullptr)
-			visit(statistic, part, key, cells, count, is_sum);
-	});
-}
 
 } /* namespace cache_ext::statistics */

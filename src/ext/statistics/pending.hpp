@@ -3,70 +3,15 @@
  * pending.hpp
  *		The partial rows of a statistic that a snapshot sees, added up by key.
  *
- * The fold and the reader start from the same sums; here keys meet by the
- * equality of their types, not by their bytes.
+ * The fold and the reader start from the same sums.
  *
  *-------------------------------------------------------------------------
  */
 #pragma once
 
-#include "ext/statistics/log.hpp"
-
-extern "C" {
-#include "executor/executor.h"
-}
+#include "ext/statistics/key_table.hpp"
 
 namespace cache_ext::statistics {
-
-/* Cells by key. */
-struct KeyTable
-{
-	MemoryContext context;
-	int key_count;
-	int cell_count;
-	TupleDesc desc;
-	TupleHashTable table; /* nullptr when key_count is 0 */
-	TupleTableSlot *probe;
-	TupleTableSlot *stored;
-	int64 *single; /* the only entry when key_count is 0 */
-	int64 entries;
-};
-
-KeyTable *make_key_table(const KeyType *keys, int key_count, TupleDesc desc, int cell_count,
-                         MemoryContext context);
-
-/* The cells of a key, created as zeros if asked, else nullptr when absent. */
-int64 *key_cells(KeyTable *table, const Datum *values, const bool *nulls, bool create);
-
-/* Calls visit(values, nulls, cells) for each key; the key's values live as long as the table. */
-template <typename Visit>
-void
-for_each_key(KeyTable *table, Visit &&visit)
-{
-	if (table->key_count == 0)
-	{
-		if (table->single != nullptr)
-			visit(static_cast<const Datum *>(nullptr), static_cast<const bool *>(nullptr),
-			      table->single);
-		return;
-	}
-
-	TupleHashIterator iterator;
-	InitTupleHashIterator(table->table, &iterator);
-	while (TupleHashEntry entry = ScanTupleHashTable(table->table, &iterator))
-	{
-#if PG_VERSION_NUM >= 180000
-		ExecStoreMinimalTuple(TupleHashEntryGetTuple(entry), table->stored, false);
-		auto *cells = *static_cast<int64 **>(TupleHashEntryGetAdditional(table->table, entry));
-#else
-		ExecStoreMinimalTuple(entry->firstTuple, table->stored, false);
-		auto *cells = static_cast<int64 *>(entry->additional);
-#endif
-		slot_getallattrs(table->stored);
-		visit(table->stored->tts_values, table->stored->tts_isnull, cells);
-	}
-	TermTupleHashIterator(&iterator);
-}
 
 struct Pending
 {

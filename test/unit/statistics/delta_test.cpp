@@ -21,7 +21,7 @@ sums(Delta *delta)
 {
 	std::map<std::string, int64_t> out;
 
-	delta->for_each([&](std::string_view key, const int64_t *cells, size_t count) {
+	delta->for_each([&](std::string_view key, const int64_t *cells, size_t count, const bool *) {
 		EXPECT_EQ(count, 1u);
 		EXPECT_TRUE(out.emplace(std::string(key), cells[0]).second) << "a key twice";
 	});
@@ -42,7 +42,7 @@ TEST(Delta, AddsUpByKeyLikeAMapWhateverTheSize)
 			std::string key = "key" + std::to_string(random() % keys) + std::string(i % 3, '\0');
 			int64_t change = static_cast<int64_t>(random() % 5) - 2;
 
-			*delta.cells(key, 1) += change;
+			*delta.cells(key, 1, nullptr) += change;
 			expected[key] += change;
 		}
 		EXPECT_EQ(sums(&delta), expected) << keys << " keys";
@@ -54,9 +54,9 @@ TEST(Delta, KeepsKeysApartThatDifferInTheirEndOnly)
 {
 	Delta delta;
 
-	*delta.cells(std::string_view("a\0", 2), 1) += 1;
-	*delta.cells("a", 1) += 2;
-	*delta.cells("", 1) += 3;
+	*delta.cells(std::string_view("a\0", 2), 1, nullptr) += 1;
+	*delta.cells("a", 1, nullptr) += 2;
+	*delta.cells("", 1, nullptr) += 3;
 	EXPECT_EQ(delta.size(), 3u);
 }
 
@@ -68,7 +68,7 @@ TEST(Delta, StartsEveryKeyAtZeroAlsoAfterClear)
 	{
 		for (int i = 0; i < 50; ++i)
 		{
-			int64_t *cells = delta.cells(std::to_string(i), 3);
+			int64_t *cells = delta.cells(std::to_string(i), 3, nullptr);
 
 			EXPECT_EQ(cells[0] + cells[1] + cells[2], 0);
 			cells[round] = 9;
@@ -83,7 +83,7 @@ TEST(Delta, GivesTheMemoryOfABulkStatementBack)
 	Delta delta;
 
 	for (int i = 0; i < 100000; ++i)
-		*delta.cells(std::to_string(i), 1) = 1;
+		*delta.cells(std::to_string(i), 1, nullptr) = 1;
 	EXPECT_GT(delta.bytes(), 1000000u);
 	delta.clear();
 	EXPECT_EQ(delta.bytes(), 0u);
