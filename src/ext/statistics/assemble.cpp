@@ -6,6 +6,8 @@
  *
  *-------------------------------------------------------------------------
  */
+#include <algorithm>
+
 #include "ext/statistics/window.hpp"
 #include "pg/tree.hpp"
 
@@ -91,6 +93,20 @@ finish_buckets(const Definition *d, Part *part)
 	part->cell_count = block.cell_count;
 }
 
+/* Is it only ever asked for a whole key, and can that be hashed? */
+static bool
+serves_whole_keys(const Definition *d, int number)
+{
+	const Part &part = d->parts[number];
+	auto searches = [&](const Derived &derived) {
+		return derived.part == number && derived.kind != AggregateKind::kDistinct;
+	};
+
+	return (part.kind == PartKind::kExists || part.kind == PartKind::kValues) &&
+	       std::none_of(d->derived, d->derived + d->derived_count, searches) &&
+	       std::all_of(part.keys, part.keys + part.key_count, can_be_hashed);
+}
+
 static void
 finish_parts(Definition *d)
 {
@@ -119,6 +135,7 @@ finish_parts(Definition *d)
 				part.cell_is_sum[cell.place.number] = is_sum(cell.role);
 		}
 		part.key_desc = describe_keys(part.keys, part.key_count);
+		part.by_hash = serves_whole_keys(d, i);
 		if (part.has_values())
 		{
 			part.order = static_cast<FmgrInfo *>(palloc0(sizeof(FmgrInfo)));

@@ -13,6 +13,7 @@ extern "C" {
 #include "access/table.h"
 #include "catalog/pg_type.h"
 #include "rewrite/rewriteHandler.h"
+#include "utils/datum.h"
 #include "utils/hsearch.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
@@ -33,15 +34,33 @@ part_name(int32 statistic, int part, char (&out)[NAMEDATALEN])
 	snprintf(out, NAMEDATALEN, "part_%d_%d", statistic, part + 1);
 }
 
-/* Do equal values of a type have the same bytes? */
+/* Do equal values of a type have the same bytes?  Those of char(n) do, of others by its name not.
+ */
 static bool
 is_equal_identical(const TypeCacheEntry *entry, Oid collation)
 {
+	if (entry->type_id == BPCHAROID)
+		return false;
+
 	Oid proc = get_opfamily_proc(entry->btree_opf, entry->btree_opintype, entry->btree_opintype,
 	                             BTEQUALIMAGE_PROC);
 
 	return OidIsValid(proc) && DatumGetBool(OidFunctionCall1Coll(
 	                               proc, collation, ObjectIdGetDatum(entry->btree_opintype)));
+}
+
+bool
+can_be_hashed(const KeyType &key)
+{
+	return OidIsValid(key.hash_proc) || key.equal_is_identical;
+}
+
+uint32
+hash_of_value(const KeyType &key, FmgrInfo *hash, Datum value)
+{
+	if (OidIsValid(key.hash_proc))
+		return DatumGetUInt32(FunctionCall1Coll(hash, key.collation, value));
+	return datum_image_hash(value, key.by_value, key.length);
 }
 
 KeyType

@@ -101,6 +101,7 @@ struct Part
 	int cell_count;
 	bool *cell_is_sum;
 	Oid table;     /* of an existing statistic */
+	bool by_hash;  /* only whole keys are looked up: its index is of their hashes */
 	bool by_index; /* no table: values are looked for in an index of the source */
 
 	bool has_values() const { return kind == PartKind::kValues || kind == PartKind::kBucketValues; }
@@ -259,6 +260,12 @@ Definition *definition_of(int32 statistic);
 List *source_relations(const Definition *definition);
 
 KeyType key_type(Oid type, Oid collation, const char *what);
+
+/* Equal values of the type have equal hashes, which are more than one. */
+bool can_be_hashed(const KeyType &key);
+
+/* For equal values the same, now and in later versions of the server, as in its hash indexes. */
+uint32 hash_of_value(const KeyType &key, FmgrInfo *hash, Datum value);
 
 void totals_name(int32 statistic, char (&out)[NAMEDATALEN]);
 void part_name(int32 statistic, int part, char (&out)[NAMEDATALEN]);

@@ -95,7 +95,7 @@ static void
 upsert_part(Store *store, const Part &part, Snapshot snapshot, const Datum *key, const bool *nulls,
             const int64 *change, int64 *before, int64 *after)
 {
-	int columns = part.key_count + part.cell_count;
+	int columns = row_columns(store, part.key_count + part.cell_count);
 	auto *values = static_cast<Datum *>(palloc(sizeof(Datum) * columns));
 	auto *isnull = static_cast<bool *>(palloc(sizeof(bool) * columns));
 	auto add_to = [&](const TupleTableSlot *row) {

@@ -71,15 +71,19 @@ append_cells(StringInfo out, const bool *is_sum, int count)
 }
 
 static void
-create_table(const char *name, StringInfo columns, int key_count, int fillfactor,
-             const char *comment)
+create_table(const char *name, StringInfo columns, int fillfactor, const char *comment)
 {
-	StringInfoData keys;
-
 	run("CREATE TABLE cache_ext_internal.%s (%s) WITH (fillfactor = %d)", name, columns->data,
 	    fillfactor);
 	run("COMMENT ON TABLE cache_ext_internal.%s IS '%s'", name, comment);
 	own_table(internal_relation(name));
+}
+
+static void
+create_unique_index(const char *name, int key_count)
+{
+	StringInfoData keys;
+
 	if (key_count == 0)
 		return;
 	initStringInfo(&keys);
@@ -100,9 +104,14 @@ create_part(const Definition *d, int32 id, int number)
 	initStringInfo(&columns);
 	append_keys(&columns, part.keys, part.key_count);
 	append_cells(&columns, part.cell_is_sum, part.cell_count);
+	if (part.by_hash)
+		appendStringInfoString(&columns, ", hash integer NOT NULL");
 	part_name(id, number, name);
-	create_table(name, &columns, part.key_count, kPartFill,
-	             "folded values or join keys of a statistic");
+	create_table(name, &columns, kPartFill, "folded values or join keys of a statistic");
+	if (part.by_hash)
+		run("CREATE INDEX %s_key ON cache_ext_internal.%s USING hash (hash)", name, name);
+	else
+		create_unique_index(name, part.key_count);
 }
 
 static void
@@ -118,7 +127,8 @@ create_tables(const Definition *d, int32 id)
 	for (int i = 0; i < d->derived_count; ++i)
 		append_column(&columns, "d", i + 1, d->derived[i].type, d->derived[i].collation);
 	totals_name(id, name);
-	create_table(name, &columns, d->group_count, kTotalsFill, "folded totals of a statistic");
+	create_table(name, &columns, kTotalsFill, "folded totals of a statistic");
+	create_unique_index(name, d->group_count);
 
 	for (int i = 0; i < d->part_count; ++i)
 	{

@@ -4,7 +4,9 @@
  *		A totals or part table: rows by key, with cells behind the key.
  *
  * The unique index on the key columns serves look-ups, and for parts with
- * values also the search for the outermost one.
+ * values also the search for the outermost one.  Parts that are only asked for
+ * whole keys have a hash index of the keys' hashes instead, which lie in a
+ * column behind the cells: a key is found and entered at half the price.
  *
  *-------------------------------------------------------------------------
  */
@@ -22,6 +24,8 @@ extern "C" {
 
 namespace cache_ext::statistics {
 
+struct NewRows;
+
 struct Store
 {
 	MemoryContext context; /* of the scan and whatever else outlives a row */
@@ -35,6 +39,8 @@ struct Store
 	FmgrInfo *equality;
 	CatalogIndexState indexes; /* opened at the first change */
 	int newness;               /* how new keys have been of late */
+	FmgrInfo *hashes;          /* of the key columns; nullptr: the index is a btree */
+	NewRows *new_rows;         /* to be inserted together */
 };
 
 Store *open_totals(const Definition *definition, LOCKMODE lock);
@@ -59,7 +65,13 @@ TupleTableSlot *next_row(Store *store, ScanDirection direction);
 /* Are two values of this key column the same? */
 bool same_value(Store *store, int column, Datum left, Datum right);
 
-/* Changes, by the whole row.  Nobody checks that a key that is inserted is not there yet. */
+/*
+ * Changes, by the whole row, whose values lie in arrays of row_columns().
+ * Nobody checks that a key that is inserted is not there yet.  Rows of a store
+ * with hashes are inserted many at a time, the last ones by close_store(), so
+ * they must not be looked for before.
+ */
+int row_columns(const Store *store, int keys_and_cells);
 void insert_into(Store *store, Datum *values, bool *nulls);
 
 /*
