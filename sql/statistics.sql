@@ -321,23 +321,38 @@ DROP SCHEMA shop CASCADE;
 DROP ROLE cache_ext_owner;
 DROP ROLE cache_ext_writer;
 
--- a fold that meets mostly new keys puts them in without looking them up: some are there, one goes
+-- a fold that meets mostly new keys puts many in at a time, or without looking them up: some are there, one goes
 CREATE TABLE visits (page integer, visitor integer);
 SELECT statistics_create('visitors', 'SELECT count(DISTINCT visitor) AS n, sum(DISTINCT visitor) AS s FROM visits');
+SELECT statistics_create('visitor_range', 'SELECT count(DISTINCT visitor) AS n, min(visitor) AS lo, max(visitor) AS hi FROM visits');
 INSERT INTO visits SELECT 1, i FROM generate_series(100, 2000, 100) i;
 SELECT statistics_fold() >= 0 AS folded;
 INSERT INTO visits SELECT 2, i FROM generate_series(1, 2000) i;
 DELETE FROM visits WHERE visitor = 300;
 SELECT statistics_fold() >= 0 AS folded;
-SELECT * FROM visitors;
+SELECT * FROM visitors, visitor_range;
 DELETE FROM visits WHERE page = 2;
-SELECT * FROM visitors;
+SELECT * FROM visitors, visitor_range;
 SELECT statistics_fold() >= 0 AS folded;
-SELECT * FROM visitors;
+SELECT * FROM visitors, visitor_range;
 DELETE FROM visits;
 SELECT statistics_fold() >= 0 AS folded;
-SELECT * FROM visitors;
+SELECT * FROM visitors, visitor_range;
 DROP TABLE visits CASCADE;
+
+-- values that are equal are one, however many bytes they have
+CREATE TABLE padded (code bpchar, price numeric);
+SELECT statistics_create('codes', 'SELECT code, count(*) AS rows, count(DISTINCT price) AS prices FROM padded GROUP BY code');
+INSERT INTO padded VALUES ('a', 1.0), ('a  ', 1), ('b', 2), (NULL, NULL);
+SELECT code, rows, prices FROM codes ORDER BY code;
+SELECT statistics_fold() >= 0 AS folded;
+INSERT INTO padded VALUES ('a ', 1.00), ('b  ', 2.5);
+SELECT code, rows, prices FROM codes ORDER BY code;
+SELECT statistics_fold() >= 0 AS folded;
+DELETE FROM padded WHERE octet_length(code) = 1;
+SELECT code, rows, prices FROM codes ORDER BY code;
+SELECT differences('codes');
+DROP TABLE padded CASCADE;
 
 -- nothing of a dropped statistic stays
 SELECT statistics_drop(relation) FROM statistics_status;

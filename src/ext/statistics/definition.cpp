@@ -34,7 +34,9 @@ part_name(int32 statistic, int part, char (&out)[NAMEDATALEN])
 	snprintf(out, NAMEDATALEN, "part_%d_%d", statistic, part + 1);
 }
 
-/* Do equal values of a type have the same bytes?  Those of char(n) do, of others by its name not.
+/*
+ * Do equal values of a type have the same bytes?  character says so, but values
+ * of different lengths, as expressions and columns without a length have, do not.
  */
 static bool
 is_equal_identical(const TypeCacheEntry *entry, Oid collation)
