@@ -5,6 +5,7 @@
  *
  * The verdict is kept until the relcache says that our table `statistic` has
  * gone or changed, as it has with every update of the objects (begin_update).
+ * So are the numbers of tables, each until the relcache says so of it.
  *
  *-------------------------------------------------------------------------
  */
@@ -36,11 +37,28 @@ constexpr const char *kExtension = "cache_ext";
 static Oid judged = InvalidOid; /* our table `statistic`, when the verdict holds */
 static Fit verdict = Fit::kFits;
 
+/* ---- tables by name ---- */
+
+constexpr int kKeptTables = 16;
+
+struct KeptTable
+{
+	const char *name;
+	Oid table; /* InvalidOid: to be looked up */
+};
+
+static KeptTable kept[kKeptTables];
+
 static void
 forget_verdict(Datum, Oid relation)
 {
-	if (!OidIsValid(relation) || relation == judged)
+	bool all = !OidIsValid(relation) || relation == judged;
+
+	if (all)
 		judged = InvalidOid;
+	for (KeptTable &one : kept)
+		if (all || one.table == relation)
+			one.table = InvalidOid;
 }
 
 void
@@ -120,6 +138,35 @@ internal_schema()
 	if (fit != Fit::kFits)
 		refuse(fit);
 	return schema;
+}
+
+static KeptTable *
+kept_table(const char *name)
+{
+	for (KeptTable &one : kept)
+	{
+		if (one.name == nullptr)
+			one.name = name;
+		if (one.name == name)
+			return &one;
+	}
+	return nullptr;
+}
+
+Oid
+internal_table(const char *name)
+{
+	KeptTable *one = kept_table(name);
+
+	if (one != nullptr && OidIsValid(one->table) && OidIsValid(judged))
+		return one->table;
+
+	Oid schema = internal_schema();
+	Oid table = OidIsValid(schema) ? get_relname_relid(name, schema) : InvalidOid;
+
+	if (one != nullptr)
+		one->table = table;
+	return table;
 }
 
 bool

@@ -25,6 +25,13 @@ void register_objects();
  */
 Oid internal_schema();
 
+/*
+ * A table of ours, InvalidOid when it is not there.  The name is a literal: what
+ * is found is kept until the table or the verdict goes, since writers ask at
+ * every commit.
+ */
+Oid internal_table(const char *name);
+
 /* Does nothing stand against opening our tables?  Also true when there are none. */
 bool objects_fit();
 

@@ -16,6 +16,7 @@
 #include "ext/invalidation/tables.hpp"
 #include "pg/guard.hpp"
 #include "pg/memory.hpp"
+#include "pg/objects.hpp"
 
 extern "C" {
 #include "access/genam.h"
@@ -158,7 +159,7 @@ check_loader_query(const char *text, int arguments, bool has_ttl, const Settings
 Relation
 open_loaders()
 {
-	Oid table = invalidation::internal_table("loader");
+	Oid table = pg::internal_table("loader");
 
 	if (!OidIsValid(table))
 		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_TABLE),

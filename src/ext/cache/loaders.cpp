@@ -16,6 +16,7 @@
 
 #include "ext/invalidation/tables.hpp"
 #include "pg/guard.hpp"
+#include "pg/objects.hpp"
 
 extern "C" {
 #include "access/genam.h"
@@ -83,7 +84,7 @@ read_rows()
 	if (!registered)
 		CacheRegisterRelcacheCallback(forget_loaders, 0);
 	registered = true;
-	table = invalidation::internal_table("loader");
+	table = pg::internal_table("loader");
 	/* Before the scan: what is sent while it goes on makes it invalid again. */
 	valid = OidIsValid(table);
 	if (!valid)

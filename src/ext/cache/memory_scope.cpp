@@ -9,6 +9,7 @@
 
 #include "ext/invalidation/tables.hpp"
 #include "pg/guard.hpp"
+#include "pg/objects.hpp"
 
 extern "C" {
 #include "miscadmin.h"
@@ -37,7 +38,7 @@ memory_scope()
 			if (!registered)
 				CacheRegisterRelcacheCallback(forget_installation, 0);
 			registered = true;
-			installation = invalidation::internal_table("outbox");
+			installation = pg::internal_table("outbox");
 		});
 	return static_cast<uint64>(MyDatabaseId) << 32 | installation;
 }

@@ -27,6 +27,7 @@
 
 extern "C" {
 #include "access/heapam.h"
+#include "access/heaptoast.h"
 #include "access/htup_details.h"
 #include "access/table.h"
 #include "access/tableam.h"
@@ -47,24 +48,16 @@ constexpr BlockNumber kPagesToLookAt = 2 * kPagesOfSmallOutbox;
 constexpr uint16 kLockFamily = 0xCE;
 constexpr uint32 kLapseLock = 1;
 
-Oid
-internal_table(const char *name)
-{
-	Oid schema = pg::internal_schema();
-
-	return OidIsValid(schema) ? get_relname_relid(name, schema) : InvalidOid;
-}
-
 bool
 outbox_exists()
 {
-	return pg::objects_fit() && OidIsValid(internal_table("outbox"));
+	return pg::objects_fit() && OidIsValid(pg::internal_table("outbox"));
 }
 
 Relation
 open_table(const char *name, LOCKMODE lock)
 {
-	Oid table = internal_table(name);
+	Oid table = pg::internal_table(name);
 
 	if (!OidIsValid(table))
 		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_TABLE),
@@ -103,11 +96,19 @@ form_row(Relation outbox, const NewRow &row, TimestampTz now)
 	return tuple;
 }
 
+static bool
+may_be_toasted(const NewRow &row)
+{
+	constexpr size_t kCertainlyInline = TOAST_TUPLE_THRESHOLD / 2;
+
+	return row.bucket_count * sizeof(uint16) + row.length > kCertainlyInline;
+}
+
 void
 insert_outbox_rows(const NewRow *rows, int count)
 {
-	/* A table with values out of line asks for one, and at PRE_COMMIT there is none any more. */
-	bool pushed = !ActiveSnapshotSet();
+	/* Values out of line ask for one, and at PRE_COMMIT there is none any more. */
+	bool pushed = !ActiveSnapshotSet() && std::any_of(rows, rows + count, may_be_toasted);
 
 	if (pushed)
 		PushActiveSnapshot(GetTransactionSnapshot());
@@ -210,7 +211,7 @@ insert_lapse()
 	/* The worker counts a taking while it holds the lock, so under ours the count stands. */
 	bool counted = pg::lapses_taken(&taken);
 	if (counted && taken == noted_before && OidIsValid(noted_outbox) &&
-	    noted_outbox == internal_table("outbox"))
+	    noted_outbox == pg::internal_table("outbox"))
 		return;
 
 	/*

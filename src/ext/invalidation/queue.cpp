@@ -289,12 +289,20 @@ removes(ItemKind kind, std::string_view body, const SetBody &set)
 void
 queue_items(const Journal *j)
 {
-	MemoryContext scratch =
-	    AllocSetContextCreate(CurrentMemoryContext, "cache_ext queue", ALLOCSET_DEFAULT_SIZES);
+	/* Kept, since making one costs more than most queues; emptied first in case of an error. */
+	static MemoryContext scratch = nullptr;
+
+	if (scratch == nullptr)
+		scratch =
+		    AllocSetContextCreate(TopMemoryContext, "cache_ext queue", ALLOCSET_DEFAULT_SIZES);
+	MemoryContextReset(scratch);
+
 	MemoryContext caller = MemoryContextSwitchTo(scratch);
-	auto *queue = static_cast<Queue *>(palloc0(sizeof(Queue)));
+	auto *queue = static_cast<Queue *>(palloc(sizeof(Queue)));
 	const bool *lasting = lasting_sets(j);
 
+	queue->count = 0;
+	queue->at_once = queue->swept = {};
 	for (int i = 0; i < j->count; ++i)
 	{
 		const Entry &entry = j->entries[i];
@@ -310,7 +318,7 @@ queue_items(const Journal *j)
 	close_row(queue, &queue->swept);
 	insert_rows(queue);
 	MemoryContextSwitchTo(caller);
-	MemoryContextDelete(scratch);
+	MemoryContextReset(scratch);
 }
 
 } /* namespace cache_ext::invalidation */

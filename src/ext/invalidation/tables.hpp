@@ -22,10 +22,7 @@ extern "C" {
 
 namespace cache_ext::invalidation {
 
-/* A table of ours, InvalidOid when the extension is not (or no longer) there. */
-Oid internal_table(const char *name);
-
-/* The same opened; raises when it is not there. */
+/* A table of ours, by a name that is a literal; raises when it is not there. */
 Relation open_table(const char *name, LOCKMODE lock);
 
 bytea *make_bytea(const void *bytes, size_t length);

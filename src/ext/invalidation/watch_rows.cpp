@@ -15,6 +15,7 @@
 #include "core/invalidation/target.hpp"
 #include "ext/invalidation/tables.hpp"
 #include "pg/guard.hpp"
+#include "pg/objects.hpp"
 
 extern "C" {
 #include "access/genam.h"
@@ -67,7 +68,7 @@ enum
 Oid
 known_table(const char *name)
 {
-	Oid table = internal_table(name);
+	Oid table = pg::internal_table(name);
 
 	if (!OidIsValid(table))
 		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_TABLE),
