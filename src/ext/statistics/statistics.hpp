@@ -33,7 +33,10 @@ FillTurn fill_next();
 /* Is there something for fill_next()? */
 bool filling_waits();
 
-/* Vacuum the internal tables that recent folds have churned; runs transactions of its own. */
-void vacuum_churned();
+/*
+ * Vacuum the internal tables that recent folds have churned, in transactions of
+ * its own; is something left that an old snapshot, or a lock, keeps as it is?
+ */
+bool vacuum_churned();
 
 } /* namespace cache_ext::statistics */

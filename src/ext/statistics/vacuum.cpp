@@ -4,7 +4,8 @@
  *		Keeping the tables that folding churns small.
  *
  * A fold leaves as many dead rows as it read.  Autovacuum comes once a minute;
- * the worker comes about once a busy second.
+ * the worker comes about once a busy second, and again while an old snapshot
+ * keeps dead rows.  A table that is mostly empty pages then is rewritten.
  *
  *-------------------------------------------------------------------------
  */
@@ -16,8 +17,13 @@
 #include "pg/vacuum.hpp"
 
 extern "C" {
+#include "access/table.h"
+#include "access/xact.h"
 #include "catalog/pg_class.h"
 #include "pgstat.h"
+#include "storage/bufmgr.h"
+#include "storage/freespace.h"
+#include "storage/lmgr.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
@@ -28,6 +34,10 @@ namespace cache_ext::statistics {
 /* So many dead rows, and such a share of the live ones, are worth a vacuum. */
 constexpr int64 kDeadRows = 200;
 constexpr int64 kLivePerDeadRow = 10;
+
+constexpr BlockNumber kPagesOfSmallTable = 64;
+constexpr Size kRoomOfEmptyPage = BLCKSZ - 256;
+constexpr int kRewritingMs = 20; /* how long writers and readers may be held up for it */
 
 static bool
 is_churned(Oid relation)
@@ -43,20 +53,37 @@ is_churned(Oid relation)
 #endif
 }
 
-/* Names, because the list outlives the transaction that made it. */
-static List *
-churned_tables(MemoryContext context)
+/*
+ * Are most of its pages empty?  A snapshot that was held open makes a fold leave
+ * more behind than the next vacuum may remove; when it has, what reads all of
+ * the table still pays for the pages.
+ */
+static bool
+is_hollow(Oid table)
 {
-	List *relations = NIL;
-	List *names = NIL;
+	if (!ConditionalLockRelationOid(table, AccessShareLock))
+		return false;
+
+	Relation relation = table_open(table, NoLock);
+	BlockNumber pages = RelationGetNumberOfBlocks(relation);
+	BlockNumber empty = 0;
+
+	for (BlockNumber page = 0; pages > kPagesOfSmallTable && page < pages; ++page)
+		if (GetRecordedFreeSpace(relation, page) >= kRoomOfEmptyPage)
+			++empty;
+	table_close(relation, AccessShareLock);
+	return empty > pages / 2;
+}
+
+/* What folds churn: logs, totals, and tables of deliveries. */
+static List *
+tables_of_ours()
+{
+	List *relations =
+	    list_make4_oid(internal_relation("progress", true), internal_relation("outbox", true),
+	                   internal_relation("retained", true), internal_relation("delivery", true));
 	ListCell *cell;
 
-	if (!pg::take_maintenance_lock(pg::Maintenance::kFolding, false) ||
-	    !OidIsValid(internal_relation("progress", true)))
-		return NIL;
-	relations =
-	    list_make4_oid(internal_relation("progress"), internal_relation("outbox", true),
-	                   internal_relation("retained", true), internal_relation("delivery", true));
 	foreach (cell, all_sources())
 		relations = lappend_oid(relations, static_cast<SourceRow *>(lfirst(cell))->log);
 	foreach (cell, all_statistics())
@@ -66,33 +93,63 @@ churned_tables(MemoryContext context)
 		totals_name(static_cast<StatisticRow *>(lfirst(cell))->id, name);
 		relations = lappend_oid(relations, internal_relation(name, true));
 	}
+	return relations;
+}
 
-	MemoryContext caller = MemoryContextSwitchTo(context);
-	foreach (cell, relations)
-		if (OidIsValid(lfirst_oid(cell)) && is_churned(lfirst_oid(cell)) &&
-		    get_rel_name(lfirst_oid(cell)) != nullptr)
-			names = lappend(names, get_rel_name(lfirst_oid(cell)));
-	MemoryContextSwitchTo(caller);
+/* Names, because the list outlives the transaction that makes it; `left` if nobody may look now. */
+template <typename Test>
+static List *
+names_of_tables(MemoryContext context, bool *left, Test test)
+{
+	List *names = NIL;
+
+	StartTransactionCommand();
+	pgstat_clear_snapshot();
+	if (!pg::take_maintenance_lock(pg::Maintenance::kFolding, false))
+		*left = true;
+	else if (OidIsValid(internal_relation("progress", true)))
+	{
+		ListCell *cell;
+
+		foreach (cell, tables_of_ours())
+			if (OidIsValid(lfirst_oid(cell)) && test(lfirst_oid(cell)))
+				if (char *name = get_rel_name(lfirst_oid(cell)))
+				{
+					MemoryContext caller = MemoryContextSwitchTo(context);
+
+					names = lappend(names, pstrdup(name));
+					MemoryContextSwitchTo(caller);
+				}
+	}
+	CommitTransactionCommand();
 	return names;
 }
 
-void
+bool
 vacuum_churned()
 {
-	pg::guard([] {
+	return pg::guard([] {
 		MemoryContext context =
 		    AllocSetContextCreate(TopMemoryContext, "cache_ext vacuum", ALLOCSET_DEFAULT_SIZES);
 		ListCell *cell;
+		bool left = false;
 
-		StartTransactionCommand();
-		pgstat_clear_snapshot();
-		List *names = churned_tables(context);
-		CommitTransactionCommand();
-
-		foreach (cell, names)
+		foreach (cell, names_of_tables(context, &left, is_churned))
 			pg::vacuum_internal_table(static_cast<char *>(lfirst(cell)));
+
+		/* What is churned still is what an old snapshot may see. */
+		List *hollow = names_of_tables(context, &left, [&](Oid table) {
+			bool churned = is_churned(table);
+
+			left = left || churned;
+			return !churned && is_hollow(table);
+		});
+		foreach (cell, hollow)
+			if (!pg::rewrite_internal_table(static_cast<char *>(lfirst(cell)), kRewritingMs))
+				left = true;
 		MemoryContextSwitchTo(TopMemoryContext);
 		MemoryContextDelete(context);
+		return left;
 	});
 }
 

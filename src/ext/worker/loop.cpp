@@ -47,6 +47,7 @@ namespace {
 
 constexpr int kIdleExitMs = 3000;    /* without work */
 constexpr int kVacuumMs = 1000;      /* between vacuums while there is work */
+constexpr int kVacuumAgainMs = 3000; /* while an old snapshot or a lock is in the way */
 constexpr int kHeldOffMs = 100;      /* to the next attempt at a fold that was held off */
 constexpr int kUnreadAfterMs = 5000; /* without a reader of partial rows */
 constexpr int kUnreadFoldMs = 100;   /* between folds then */
@@ -263,9 +264,10 @@ class Loop
 
 	void vacuum()
 	{
+		turn.churned = false;
 		attempt(&vacuum_, context_);
-		next_vacuum_ = in_ms(kVacuumMs);
-		churned_ = false;
+		churned_ = turn.churned;
+		next_vacuum_ = in_ms(churned_ ? kVacuumAgainMs : kVacuumMs);
 	}
 
 	bool may_leave()

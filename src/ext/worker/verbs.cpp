@@ -183,7 +183,7 @@ void
 run_vacuum()
 {
 	pgstat_report_stat(true); /* the counts of dead rows decide what is worth it */
-	statistics::vacuum_churned();
+	turn.churned = statistics::vacuum_churned();
 }
 
 void

@@ -28,6 +28,7 @@ struct Turn
 	invalidation::DeliveryTurn delivery = {};
 	statistics::FillTurn filling = statistics::FillTurn::kNothing;
 	bool filling_waits = false;
+	bool churned = false; /* something could not be vacuumed yet */
 	bool installed = true;
 };
 extern Turn turn;

@@ -8,7 +8,9 @@ exactly their keys must be gone.
 import os
 import random
 import signal
+import sys
 import threading
+import traceback
 
 import psycopg2
 
@@ -30,6 +32,7 @@ class Journal:
         self.numbers = iter(range(1, 10**9))
         self.lock = threading.Lock()
         self.started = []
+        self.prepared = {}      # by session: what it may have left prepared
         self.paused = threading.Event()
         self.stopping = threading.Event()
         self.errors = []
@@ -58,7 +61,10 @@ class Journal:
     def __exit__(self, kind, *_):
         self.stopping.set()
         for thread in self.threads:
-            thread.join(60)
+            thread.join(30)
+            if kind is None and thread.is_alive():
+                where = "".join(traceback.format_stack(sys._current_frames()[thread.ident]))
+                raise Failure("a session does not end:\n" + where)
         if kind is None and self.errors:
             raise Failure("\n".join(self.errors[:3]))
 
@@ -73,6 +79,7 @@ class Journal:
             try:
                 redis = self.redis.client()
                 db = self.server.session(self.dbname, autocommit=False)
+                self._finish_prepared(db, session)
                 while not self.stopping.is_set():
                     self._transaction(db, redis, rng, session)
             except (psycopg2.OperationalError, psycopg2.InterfaceError, RedisGone, RedisError):
@@ -87,6 +94,14 @@ class Journal:
                 for one in (db, redis):
                     if one is not None:
                         one.close()
+
+    def _finish_prepared(self, db, session):
+        """A crash between PREPARE and its end leaves locks that this session would wait for."""
+        number = self.prepared.get(session)
+        db.connection.autocommit = True
+        if number is not None and db.rows("SELECT 1 FROM pg_prepared_xacts WHERE gid = %s", (f"journal {number}",)):
+            db.run(f"COMMIT PREPARED 'journal {number}'")
+        db.connection.autocommit = False
 
     def _transaction(self, db, redis, rng, session):
         with self.lock:
@@ -106,6 +121,7 @@ class Journal:
         db.run("UPDATE item SET n = n + 1, shelf = %s WHERE id = %s",
                (rng.randint(0, 9), session * 30 + rng.randint(1, 30)))
         if kind == "prepared":
+            self.prepared[session] = number
             db.run(f"PREPARE TRANSACTION 'journal {number}'")
             db.connection.rollback()
             db.connection.autocommit = True
