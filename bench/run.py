@@ -9,6 +9,8 @@ See README.md in this directory for the method.
 """
 
 import argparse
+import concurrent.futures
+import contextlib
 import io
 import json
 import math
@@ -19,6 +21,7 @@ import signal
 import statistics as arithmetic
 import subprocess
 import sys
+import threading
 import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -72,6 +75,8 @@ READ_STATISTICS = "SELECT * FROM statistics_cache;\n"
 SELECT_1 = "SELECT 1;\n"
 CACHE_GET = "SELECT cache_get('bench-value');\n"
 TRIVIAL = "SELECT current_setting('bench.value');\n"     # a C function, a text in and 100 bytes out
+CACHE_GET_2_KB = "SELECT cache_get('bench-2-kb');\n"
+TRIVIAL_2_KB = "SELECT current_setting('bench.two_kb');\n"
 BY_KEY = "\\set id random(1, 1)\nSELECT value FROM keyed WHERE id = :id;\n"
 
 
@@ -139,7 +144,7 @@ class Bench:
         self.server = Postgres(os.path.join(work, "bench"), {
             "cache_ext.redis_url": f"'{self.redis.url}'", "shared_buffers": "'2GB'", "fsync": "on",
             "max_wal_size": "'20GB'", "checkpoint_timeout": "'1h'", "autovacuum_naptime": "'1min'",
-            "log_min_messages": "warning", "synchronous_commit": "on",
+            "log_min_messages": "warning", "synchronous_commit": "on", "max_connections": "100",
             **{name: f"'{value}'" for name, value in (one.split("=", 1) for one in options.set)}})
         self.results = []
 
@@ -397,26 +402,28 @@ class Bench:
             db.run("SELECT cache_get('bench-value', $q$SELECT repeat('x', 100) AS value$q$, ttl => '1 day')")
             for _ in range(3):
                 db.run("SELECT cache_get('bench-value')")
+            db.run("SELECT cache_get('bench-2-kb', $q$SELECT repeat('x', 2000) AS value$q$, ttl => '1 day')")
             db.run("ALTER DATABASE cached SET bench.value = '%s'" % ("x" * 100))
+            db.run("ALTER DATABASE cached SET bench.two_kb = '%s'" % ("x" * 2000))
             db.run("CREATE TABLE keyed (id integer PRIMARY KEY, value text)")
             db.run("INSERT INTO keyed VALUES (1, repeat('x', 100))")
             db.run("VACUUM keyed")
         for name, other, goal in (("trivial C function", TRIVIAL, 0.95), ("primary-key SELECT", BY_KEY, 1.0)):
             for clients in (1, 8, 32):
                 self.in_turns(f"cache_get hit in memory / {name}, {clients} clients", clients, other, CACHE_GET, goal)
+        self.in_turns("cache_get hit in memory / trivial C function, 2 KB, 8 clients", 8, TRIVIAL_2_KB, CACHE_GET_2_KB, None)
+        self.misses("memory and Redis")
         # What follows is about Redis: a hit there would be one in memory the next time.
         self.server.settings["cache_ext.memory_size"] = "0"
         self.server.restart()
+        self.misses("Redis alone")
         ratios, ones, gets, hits = [], [], [], []
         seconds = max(1, self.options.seconds // 2)
         with self.redis.client() as client:
             client("SET", "bench-raw", "x" * 160)
         for _ in range(self.options.pairs):
             one = self.latency("cached", SELECT_1, 1, seconds)
-            csv = subprocess.run(["redis-benchmark", "-s", self.redis.path, "-c", "1", "-n", "20000", "--csv",
-                                  "GET", "bench-raw"], stdout=subprocess.PIPE, text=True, check=True).stdout
-            fields = [field.strip('"') for field in csv.strip().splitlines()[-1].split(",")]
-            raw = float(fields[4]) * 1000
+            raw = self.raw_gets(1)["p50"]
             hit = self.latency("cached", CACHE_GET, 1, seconds)
             ones.append(one)
             gets.append(raw)
@@ -424,6 +431,46 @@ class Bench:
             ratios.append(hit / (one + raw))
         self.note(row("cache", "cache_get hit in Redis / (SELECT 1 + raw GET)", ratios, 1.1, at_most=True, unit="µs",
                       absolute=[arithmetic.median(ones) + arithmetic.median(gets), arithmetic.median(hits)]))
+
+        ratios, sequences, hits = [], [], []
+        for _ in range(self.options.pairs):
+            one = self.pgbench("cached", [TRIVIAL], 8, seconds, 1)["tps"]
+            raw = self.raw_gets(8)["rps"]
+            hits.append(self.pgbench("cached", [CACHE_GET], 8, seconds, 1)["tps"])
+            sequences.append(1 / (1 / one + 1 / raw))
+            ratios.append(hits[-1] / sequences[-1])
+        self.note(row("cache", "cache_get hit in Redis / trivial C function, then raw GET, 8 clients", ratios, 0.7, unit="tps",
+                      absolute=[arithmetic.median(sequences), arithmetic.median(hits)]))
+
+    def raw_gets(self, clients):
+        """What Redis does by itself: GETs a second, and p50 in microseconds."""
+        csv = subprocess.run(["redis-benchmark", "-s", self.redis.path, "-c", str(clients), "-n", "20000", "--csv",
+                              "GET", "bench-raw"], stdout=subprocess.PIPE, text=True, check=True).stdout
+        fields = [field.strip('"') for field in csv.strip().splitlines()[-1].split(",")]
+        return {"rps": float(fields[1]), "p50": float(fields[4]) * 1000}
+
+    def misses(self, tiers, sessions=64, load_s=0.5):
+        """Sessions that miss one key at once: how long until the last has its answer, in loads."""
+        times = []
+        with contextlib.ExitStack() as stack:
+            crowd = [stack.enter_context(self.server.session("cached")) for _ in range(sessions)]
+            for db in crowd:
+                db.run("SELECT 1 FROM cache_get('nothing')")
+            for number in range(self.options.pairs):
+                barrier = threading.Barrier(sessions)
+                loads = f"SELECT count(*) AS n FROM pg_sleep({load_s})"
+
+                def miss(db):
+                    barrier.wait()
+                    started = time.perf_counter()
+                    db.run("SELECT cache_get(%s, %s, ttl => '1 minute')", (f"miss:{tiers}:{number}", loads))
+                    return started, time.perf_counter()
+
+                with concurrent.futures.ThreadPoolExecutor(sessions) as pool:
+                    spans = list(pool.map(miss, crowd))
+                times.append((max(end for _, end in spans) - min(start for start, _ in spans)) / load_s)
+        self.note(row("cache", f"64 sessions that miss one key, {tiers} / a load of 500 ms", times, 1.2, at_most=True,
+                      unit="ms", absolute=[1000 * load_s, 1000 * load_s * arithmetic.median(times)]))
 
     def in_turns(self, name, clients, other, script, goal):
         """Throughput of a script against that of another one, in the same database."""

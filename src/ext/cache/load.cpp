@@ -301,15 +301,28 @@ is_storable(const Miss &miss)
 	return miss.redis || (memory_available() && !miss.source->plain);
 }
 
+/* An envelope is this server's own: others would not take what is in it. */
+static LoadLock
+lock_of(const Miss &miss)
+{
+	return LoadLock(miss.source->number(miss.key),
+	                miss.source->plain ? std::string_view(miss.key) : std::string_view());
+}
+
 /*
  * Until the lock is ours; a value when somebody else has stored it meanwhile.
- * Gives up, with neither, when waiting is in vain or has lasted too long.
+ * Gives up, with neither, when waiting is in vain or has lasted too long.  When
+ * the one who has loaded is done all others look at once: those who took the
+ * lock for that would look one after the other.
  */
 static text *
 wait_for_turn(Miss *miss, LoadLock *lock, const Patience &patience)
 {
 	for (bool waited = false;; waited = true)
 	{
+		if (waited && lock->is_free())
+			if (text *value = miss->look_again(miss, waited))
+				return value;
 		if (lock->take())
 		{
 			if (text *value = miss->look_again(miss, waited))
@@ -326,7 +339,7 @@ wait_for_turn(Miss *miss, LoadLock *lock, const Patience &patience)
 text *
 load(Miss &&miss)
 {
-	LoadLock lock(miss.source->number(miss.key));
+	LoadLock lock = lock_of(miss);
 	Patience patience;
 	bool stored = false;
 
@@ -354,7 +367,7 @@ load(Miss &&miss)
 void
 load_for_all(Miss &&miss)
 {
-	LoadLock lock(miss.source->number(miss.key));
+	LoadLock lock = lock_of(miss);
 	Patience patience;
 	bool stored = false;
 
@@ -393,7 +406,7 @@ error_of(const std::function<void()> &fn)
 text *
 load_anew(Miss &&miss)
 {
-	LoadLock lock(miss.source->number(miss.key));
+	LoadLock lock = lock_of(miss);
 	text *value = nullptr;
 	bool stored = false;
 

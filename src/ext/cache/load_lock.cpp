@@ -113,6 +113,18 @@ LoadLock::take()
 	return held_;
 }
 
+bool
+LoadLock::is_free() const
+{
+	return !held_ && pg::call([&] {
+		LOCKTAG tag = lock_tag(number_);
+		int holders = 0;
+
+		pfree(GetLockConflicts(&tag, ShareLock, &holders));
+		return holders == 0;
+	});
+}
+
 void
 LoadLock::release()
 {
@@ -127,10 +139,10 @@ LoadLock::release()
 	});
 }
 
-static std::string
-lease_key(uint64 number)
+std::string
+LoadLock::lease_key() const
 {
-	return full_key("l:" + std::to_string(number));
+	return full_key("l:" + Digester().add(shared_key_).finish().hex());
 }
 
 /* Tells servers apart, and lives of one server. */
@@ -152,7 +164,10 @@ server_identity()
 bool
 LoadLock::take_lease()
 {
-	std::string key = lease_key(number_);
+	if (shared_key_.empty())
+		return true;
+
+	std::string key = lease_key();
 	std::string identity = server_identity();
 	redis::Request request;
 
@@ -177,7 +192,7 @@ LoadLock::release_lease() noexcept
 	{
 		redis::Request request;
 
-		request.add({"UNLINK", lease_key(number_)});
+		request.add({"UNLINK", lease_key()});
 		(void) ask(request);
 	}
 	catch (...)

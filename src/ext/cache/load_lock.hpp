@@ -24,7 +24,14 @@ void register_load_marks();
 class LoadLock
 {
   public:
-	explicit LoadLock(uint64 number) noexcept : number_(number) {}
+	/*
+	 * The key is given where other servers that share the Redis would find the
+	 * value under it, as they do bare ones.
+	 */
+	explicit LoadLock(uint64 number, std::string_view shared_key = {}) noexcept
+	    : number_(number), shared_key_(shared_key)
+	{
+	}
 	~LoadLock() { release_lease(); } /* the lock itself goes with the transaction */
 	LoadLock(const LoadLock &) = delete;
 	LoadLock &operator=(const LoadLock &) = delete;
@@ -33,7 +40,10 @@ class LoadLock
 	bool take();
 	void release();
 
-	/* Among the servers that share a Redis; true also when nobody can be asked. */
+	/* Is nobody of this server loading now? */
+	bool is_free() const;
+
+	/* Among the servers that share the value; true also when nobody can be asked. */
 	bool take_lease();
 
 	/*
@@ -46,7 +56,10 @@ class LoadLock
   private:
 	void release_lease() noexcept;
 
+	std::string lease_key() const;
+
 	uint64 number_;
+	std::string_view shared_key_;
 	bool held_ = false;
 	bool leased_ = false;
 };

@@ -1,11 +1,12 @@
 """Loaders: one load a miss, right for everybody, and something to fall back on."""
 
+import contextlib
 import json
 import subprocess
 import time
 
 import psycopg2
-from harness import expect, is_waiting, program, wait_for
+from harness import Servers, expect, is_waiting, program, wait_for
 from scenarios.cache import WAITING, Cache, get, text
 
 class Counted(Cache):
@@ -133,24 +134,46 @@ def what_cannot_be_stored_is_not_waited_for(options):
         expect(took < 1.2, f"six loads that cannot be shared took {took:.2f} s")
 
 
+class Neighbour(Cache):
+    """Another server with the same Redis."""
+
+    def __init__(self, name, redis):
+        Servers.__init__(self, name, redis, cache_ext__memory_size="0")
+
+
 def servers_take_turns_by_a_lease(options):
-    with Counted("lease") as cache:
-        run = cache.session()
-        define(run, "slow", "SELECT v, pg_sleep(0.5) IS NULL AS s, trace('slow') FROM t", ttl="'1 minute'")
-        with cache.redis.client() as client:
-            # Another server holds the lease: this one waits for its value until the lease is over.
-            sleeper = cache.session().start("SELECT cache_get('slow')")
-            lease = wait_for("a lease", lambda: [k for k in client("KEYS", "l:*")])
-            expect(0 < client("PTTL", lease[0]) <= 5000, "the lease does not end")
-            sleeper.finish()
-            expect(client("KEYS", "l:*") == [], "the lease is still there")
-            run.run("SELECT cache_delete('slow')")
-            cache.delivered(run)
-            client("SET", lease[0], "another server's", "PX", 1000)
-            begun = time.monotonic()
-            run.value("SELECT cache_get('slow')")
-            expect(1.2 < time.monotonic() - begun < 4, "it did not wait for the other server's lease, or too long")
-        expect(cache.loads("slow") == 2, "another number of loads")
+    """Bare values are for all servers that share a Redis, so one of them loads, and the others wait for that."""
+    load = "SELECT v, pg_sleep(0.5) IS NULL AS s, gen_random_uuid() AS load FROM t"
+    with Cache("lease") as cache, Neighbour("lease_2", cache.redis) as neighbour, cache.redis.client() as client:
+        first, second = cache.session(), neighbour.session()
+        for db in (first, second):
+            define(db, "shared", load, ttl="'1 minute'", dialect="'plain'")
+            define(db, "own", load, ttl="'1 minute'")
+        first.start("SELECT cache_get('shared')")
+        lease = wait_for("a lease", lambda: client("KEYS", "l:*"))[0]
+        expect(0 < client("PTTL", lease) <= 5000, "the lease does not end")
+        answer = second.value("SELECT cache_get('shared')")
+        expect(first.finish() == [(answer,)], "both have loaded")
+        expect(client("KEYS", "l:*") == [], "the lease is still there")
+
+        # A server that dies while it loads: its lease ends by itself, and the next one loads.
+        client("UNLINK", "shared")
+        first.start("SELECT cache_get('shared')")
+        wait_for("a lease", lambda: client("KEYS", "l:*"))
+        cache.postgres.crash()
+        with contextlib.suppress(psycopg2.Error):
+            first.finish()
+        client("PEXPIRE", lease, 300)
+        expect(second.value("SELECT cache_get('shared')") != answer, "the lease of a dead server was not taken over")
+        cache.postgres.start()
+
+        # What is in an envelope is a server's own, so nobody waits for anybody.
+        first = cache.session()
+        first.start("SELECT cache_get('own')")
+        second.start("SELECT cache_get('own')")
+        while first.busy() or second.busy():
+            expect(client("KEYS", "l:*") == [], "a lease for what cannot be shared")
+        expect(first.finish() != second.finish(), "a server was given another's entry")
 
 
 def not_more_loads_at_once_than_allowed(options):
