@@ -19,9 +19,9 @@ namespace cache_ext::statistics {
  */
 void apply(Pending *pending, Snapshot complete);
 
-/* Whose sums an error has just interrupted; 0 when none. */
+/* Whose sums are being added up or applied, or were when an error came in between; 0: nobody's. */
 int32 folded_statistic();
-void forget_folded_statistic();
+void note_folded_statistic(int32 statistic);
 
 /* Does a join key count, given the rows of the other side? */
 bool exists_counts(const Block &block, int64 matches);

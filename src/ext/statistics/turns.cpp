@@ -243,7 +243,7 @@ begin_turn(Task what)
 {
 	attempted = 0;
 	task = what;
-	forget_folded_statistic();
+	note_folded_statistic(0);
 	StartTransactionCommand();
 }
 

@@ -9,7 +9,7 @@ import subprocess
 import threading
 import time
 
-from harness import Redis, RedisClient, RedisGone, Servers, expect, free_port, judged, wait_for, work
+from harness import Redis, RedisClient, RedisGone, Servers, expect, free_port, judged, wait_for, with_shop, work
 
 
 def with_servers(name, body, redis_options=(), preload=True, durable=False, **settings):
@@ -584,7 +584,37 @@ def dropping_the_extension_stops_the_worker_quietly(_):
     with_servers("dropped", body)
 
 
+def commands_that_change_rows_without_triggers_invalidate_what_is_watched(_):
+    def body(server, redis):
+        def sent(command, ends="COMMIT"):
+            """Is what the watch could name gone after the command?"""
+            redis.ask("MSET", "stock:1", "old", "stock:2", "old", "kept:1", "old")
+            db.run(f"BEGIN; {command}; {ends}")
+            db.run("SELECT cache_invalidate('marker')")
+            wait_for("everything is delivered", lambda: db.value("SELECT pending = 0 FROM invalidation_status"))
+            expect(redis.ask("GET", "kept:1") == b"old", f"{command}: more is gone than was watched")
+            return redis.ask("EXISTS", "stock:1", "stock:2") == 0
+
+        with server.session("shop") as db:
+            db.run("CREATE TABLE stock (id integer PRIMARY KEY, n integer) PARTITION BY RANGE (id);"
+                   "CREATE TABLE stock_1 PARTITION OF stock FOR VALUES FROM (0) TO (10);"
+                   "INSERT INTO stock VALUES (1, 5)")
+            db.run("SELECT cache_watch('stock', keys => ARRAY['stock:{id}'])")
+            retype = "ALTER TABLE stock ALTER COLUMN n TYPE text USING (n * 2)::text"
+            expect(not sent(retype, "ROLLBACK"), "a type was changed and back, and Redis was told")
+            expect(sent(retype), "a column with other values is not told")
+            expect(not sent("ALTER TABLE stock ALTER COLUMN n SET STATISTICS 10"), "nothing has changed, and Redis was told")
+            expect(not sent("DROP TABLE stock", "ROLLBACK"), "a drop was undone, and Redis was told")
+            expect(sent("DROP TABLE stock"), "a dropped table is not told")
+            db.run("CREATE SCHEMA attic; CREATE TABLE attic.stock (id integer)")
+            db.run("SELECT cache_watch('attic.stock', keys => ARRAY['stock:{id}'])")
+            expect(sent("DROP SCHEMA attic CASCADE"), "a table dropped with its schema is not told")
+
+    with_shop("commands", body)
+
+
 TESTS = [
+    commands_that_change_rows_without_triggers_invalidate_what_is_watched,
     tag_sets_are_emptied_with_their_members,
     libraries_keys_go_as_they_are_stored,
     a_name_is_removed_once_more_after_a_while_also_across_a_crash,
