@@ -54,7 +54,6 @@ constexpr int kFailuresBeforeMerge = 3;
 constexpr int64 kDeadRows = 2000; /* worth a vacuum */
 constexpr int64 kSizeCheckMs = 1000;
 constexpr uint32 kPagesOfIdleOutbox = 16;
-constexpr int kShorteningMs = 20; /* how long writers may be held up for it */
 constexpr int64 kShortenAgainMs = 10 * 1000;
 
 /* What a batch may take out of tag sets before the rest is left to a sweep. */
@@ -436,14 +435,21 @@ Delivery::vacuum()
 		return;
 
 	bool large = false;
-	bool shortened = true;
+	auto shortened = pg::Shortened::kNot;
 
 	in_transaction([&](MemoryContext) {
 		large = outbox_pages() > (pending_ ? kPagesOfSmallOutbox : kPagesOfIdleOutbox);
 	});
 	if (large)
-		pg::call([&] { shortened = pg::rewrite_internal_table("outbox", kShorteningMs); });
-	next_look_at_size_ = now + (shortened ? kSizeCheckMs : kShortenAgainMs) * 1000;
+		pg::call([&] {
+			if (dead_rows_ > 0)
+				pg::vacuum_internal_table("outbox");
+			shortened = pg::cut_internal_table("outbox");
+		});
+	if (large)
+		dead_rows_ = 0;
+	next_look_at_size_ =
+	    now + (shortened == pg::Shortened::kHeldOff ? kShortenAgainMs : kSizeCheckMs) * 1000;
 }
 
 static Delivery *

@@ -5,7 +5,8 @@
  *
  * A fold leaves as many dead rows as it read.  Autovacuum comes once a minute;
  * the worker comes about once a busy second, and again while an old snapshot
- * keeps dead rows.  A table that is mostly empty pages then is rewritten.
+ * keeps dead rows.  Who reads a statistic passes over all of its logs, and over
+ * totals without groups, so what they have grown to meanwhile is given back.
  *
  *-------------------------------------------------------------------------
  */
@@ -19,7 +20,6 @@
 extern "C" {
 #include "access/table.h"
 #include "access/xact.h"
-#include "catalog/pg_class.h"
 #include "pgstat.h"
 #include "storage/bufmgr.h"
 #include "storage/freespace.h"
@@ -27,6 +27,7 @@ extern "C" {
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
+#include "utils/timestamp.h"
 }
 
 namespace cache_ext::statistics {
@@ -37,42 +38,100 @@ constexpr int64 kLivePerDeadRow = 10;
 
 constexpr BlockNumber kPagesOfSmallTable = 64;
 constexpr Size kRoomOfEmptyPage = BLCKSZ - 256;
-constexpr int kRewritingMs = 20; /* how long writers and readers may be held up for it */
 
-static bool
-is_churned(Oid relation)
+/* What is rewritten: reading and copying it takes milliseconds. */
+constexpr BlockNumber kMostPages = 8192;
+constexpr int64 kMostRows = 10000;
+
+/* Somebody may have been held up by the last time. */
+constexpr int kAfterShorteningMs = 5 * 1000;
+constexpr int kAfterHeldOffMs = 10 * 1000;
+
+static TimestampTz next_shortening = 0;
+
+struct Rows
 {
-	PgStat_StatTabEntry *entry = pgstat_fetch_stat_tabentry(relation);
+	int64 live;
+	int64 dead;
+};
+
+static Rows
+rows_of(Oid table)
+{
+	PgStat_StatTabEntry *entry = pgstat_fetch_stat_tabentry(table);
 
 	if (entry == nullptr)
-		return false;
+		return {0, 0};
 #if PG_VERSION_NUM >= 160000
-	return entry->dead_tuples > kDeadRows + entry->live_tuples / kLivePerDeadRow;
+	return {entry->live_tuples, entry->dead_tuples};
 #else
-	return entry->n_dead_tuples > kDeadRows + entry->n_live_tuples / kLivePerDeadRow;
+	return {entry->n_live_tuples, entry->n_dead_tuples};
 #endif
 }
 
+static bool
+is_churned(Oid table)
+{
+	Rows rows = rows_of(table);
+
+	return rows.dead > kDeadRows + rows.live / kLivePerDeadRow;
+}
+
+/* The relation, or a null pointer when somebody keeps it. */
+static Relation
+open_at_once(Oid table)
+{
+	return ConditionalLockRelationOid(table, AccessShareLock) ? table_open(table, NoLock) : nullptr;
+}
+
+static bool
+is_large(Oid table)
+{
+	Relation relation = open_at_once(table);
+
+	if (relation == nullptr)
+		return false;
+	BlockNumber pages = RelationGetNumberOfBlocks(relation);
+	table_close(relation, AccessShareLock);
+	return pages > kPagesOfSmallTable;
+}
+
 /*
- * Are most of its pages empty?  A snapshot that was held open makes a fold leave
- * more behind than the next vacuum may remove; when it has, what reads all of
- * the table still pays for the pages.
+ * Few rows, and most of the pages empty?  A snapshot that was held open makes a
+ * fold leave more behind than the next vacuum may remove.
  */
 static bool
 is_hollow(Oid table)
 {
-	if (!ConditionalLockRelationOid(table, AccessShareLock))
-		return false;
+	/* The delivery cuts the outbox itself. */
+	bool ours = rows_of(table).live <= kMostRows && strcmp(get_rel_name(table), "outbox") != 0;
+	Relation relation = ours ? open_at_once(table) : nullptr;
 
-	Relation relation = table_open(table, NoLock);
+	if (relation == nullptr)
+		return false;
 	BlockNumber pages = RelationGetNumberOfBlocks(relation);
 	BlockNumber empty = 0;
 
-	for (BlockNumber page = 0; pages > kPagesOfSmallTable && page < pages; ++page)
-		if (GetRecordedFreeSpace(relation, page) >= kRoomOfEmptyPage)
-			++empty;
+	if (pages > kPagesOfSmallTable && pages <= kMostPages)
+		for (BlockNumber page = 0; page < pages; ++page)
+			if (GetRecordedFreeSpace(relation, page) >= kRoomOfEmptyPage)
+				++empty;
 	table_close(relation, AccessShareLock);
 	return empty > pages / 2;
+}
+
+static bool
+is_log(const char *name)
+{
+	return strncmp(name, "log_", 4) == 0;
+}
+
+/* Of a large log the last dead row goes, too, or it would hold the end. */
+static bool
+wants_vacuum(Oid table)
+{
+	return is_churned(table) ||
+	       (is_log(get_rel_name(table)) && rows_of(table).dead > 0 && is_large(table));
 }
 
 /* What folds churn: logs, totals, and tables of deliveries. */
@@ -112,7 +171,8 @@ names_of_tables(MemoryContext context, bool *left, Test test)
 		ListCell *cell;
 
 		foreach (cell, tables_of_ours())
-			if (OidIsValid(lfirst_oid(cell)) && test(lfirst_oid(cell)))
+			if (OidIsValid(lfirst_oid(cell)) && get_rel_name(lfirst_oid(cell)) != nullptr &&
+			    test(lfirst_oid(cell)))
 				if (char *name = get_rel_name(lfirst_oid(cell)))
 				{
 					MemoryContext caller = MemoryContextSwitchTo(context);
@@ -125,6 +185,23 @@ names_of_tables(MemoryContext context, bool *left, Test test)
 	return names;
 }
 
+/*
+ * A log is emptied from its front and filled there again, so its end is empty
+ * and can be cut off.  Totals have rows anywhere.
+ */
+static bool
+shorten(const char *name)
+{
+	pg::Shortened shortened =
+	    is_log(name) ? pg::cut_internal_table(name) : pg::rewrite_internal_table(name);
+	int pause = shortened == pg::Shortened::kHeldOff ? kAfterHeldOffMs : kAfterShorteningMs;
+
+	if (shortened == pg::Shortened::kNot)
+		return false;
+	next_shortening = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), pause);
+	return true;
+}
+
 bool
 vacuum_churned()
 {
@@ -134,19 +211,19 @@ vacuum_churned()
 		ListCell *cell;
 		bool left = false;
 
-		foreach (cell, names_of_tables(context, &left, is_churned))
+		foreach (cell, names_of_tables(context, &left, wants_vacuum))
 			pg::vacuum_internal_table(static_cast<char *>(lfirst(cell)));
 
 		/* What is churned still is what an old snapshot may see. */
-		List *hollow = names_of_tables(context, &left, [&](Oid table) {
+		List *large = names_of_tables(context, &left, [&](Oid table) {
 			bool churned = is_churned(table);
 
 			left = left || churned;
-			return !churned && is_hollow(table);
+			return !churned && (is_log(get_rel_name(table)) ? is_large(table) : is_hollow(table));
 		});
-		foreach (cell, hollow)
-			if (!pg::rewrite_internal_table(static_cast<char *>(lfirst(cell)), kRewritingMs))
-				left = true;
+		foreach (cell, large)
+			left = GetCurrentTimestamp() < next_shortening ||
+			       shorten(static_cast<char *>(lfirst(cell))) || left;
 		MemoryContextSwitchTo(TopMemoryContext);
 		MemoryContextDelete(context);
 		return left;
