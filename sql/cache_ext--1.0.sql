@@ -186,16 +186,11 @@ CREATE FUNCTION cache_ext_internal.on_drop() RETURNS event_trigger
     LANGUAGE C;
 COMMENT ON FUNCTION cache_ext_internal.on_drop() IS 'forgets statistics and sources whose relations were dropped';
 
-CREATE FUNCTION cache_ext_internal.on_rewrite() RETURNS event_trigger
-    AS 'MODULE_PATHNAME', 'cache_ext_on_rewrite'
-    LANGUAGE C;
-COMMENT ON FUNCTION cache_ext_internal.on_rewrite() IS 'invalidates what the watches of a table could name whose rows ALTER TABLE rewrites';
-
 CREATE FUNCTION cache_ext_internal.on_alter() RETURNS event_trigger
     AS 'MODULE_PATHNAME', 'cache_ext_on_alter'
     LANGUAGE C;
 COMMENT ON FUNCTION cache_ext_internal.on_alter() IS
-    'follows partitions that are created, attached and detached';
+    'follows partitions that are created, attached and detached, and tells watches of columns that are changed';
 
 CREATE FUNCTION cache_ext_internal.before_ddl() RETURNS event_trigger
     AS 'MODULE_PATHNAME', 'cache_ext_before_ddl'
@@ -207,14 +202,11 @@ CREATE EVENT TRIGGER cache_ext_before_ddl ON ddl_command_start
     EXECUTE FUNCTION cache_ext_internal.before_ddl();
 CREATE EVENT TRIGGER cache_ext_on_drop ON sql_drop
     EXECUTE FUNCTION cache_ext_internal.on_drop();
-CREATE EVENT TRIGGER cache_ext_on_rewrite ON table_rewrite
-    EXECUTE FUNCTION cache_ext_internal.on_rewrite();
 CREATE EVENT TRIGGER cache_ext_on_alter ON ddl_command_end
     WHEN TAG IN ('ALTER TABLE', 'CREATE TABLE', 'ALTER FOREIGN TABLE', 'CREATE FOREIGN TABLE', 'CREATE SCHEMA')
     EXECUTE FUNCTION cache_ext_internal.on_alter();
 ALTER EVENT TRIGGER cache_ext_before_ddl ENABLE ALWAYS;
 ALTER EVENT TRIGGER cache_ext_on_drop ENABLE ALWAYS;
-ALTER EVENT TRIGGER cache_ext_on_rewrite ENABLE ALWAYS;
 ALTER EVENT TRIGGER cache_ext_on_alter ENABLE ALWAYS;
 
 ---------------------------------------------------------------------------

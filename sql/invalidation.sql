@@ -144,10 +144,12 @@ CALL forget();
 
 -- a renamed column: its targets widen, and nothing is forgotten
 ALTER TABLE orders RENAME note TO remark;
+CALL forget();
 UPDATE orders SET vendor_id = 6 WHERE id = 20;
 SELECT * FROM queued ORDER BY 1;
 CALL forget();
 ALTER TABLE orders RENAME remark TO note;
+CALL forget();
 SELECT cache_unwatch('orders', 2);
 SELECT cache_unwatch('orders', 2);
 SELECT relation, watch FROM cache_ext_internal.watch WHERE relation = 'orders'::regclass;
@@ -326,6 +328,53 @@ SELECT cache_unwatch('told');
 DROP TABLE told;
 CALL forget();
 
+-- commands that change or drop what rows hold: all that the watches could name, in the command's transaction
+CREATE SCHEMA leaving;
+CREATE DOMAIN leaving.code AS integer;
+CREATE TABLE retyped (id integer, n integer, note text, code leaving.code);
+CREATE TABLE above (note text);
+CREATE TABLE below (id integer) INHERITS (above);
+SELECT cache_watch('retyped', keys => ARRAY['r:{id}'], tags => ARRAY['r'], channels => ARRAY['r'], message => '{id}');
+SELECT cache_watch('retyped', keys => ARRAY['n:{id}'], columns => ARRAY['n']);
+SELECT cache_watch('below', keys => ARRAY['below:{id}']);
+CREATE TABLE leaving.a (id integer);
+CREATE TABLE leaving.b (id integer);
+SELECT cache_watch('leaving.a', keys => ARRAY['a:{id}'], channels => ARRAY['gone']);
+SELECT cache_watch('leaving.b', tags => ARRAY['b:{id}']);
+SELECT * FROM queued ORDER BY 1;
+BEGIN; ALTER TABLE retyped ALTER n TYPE text USING 'x'; ROLLBACK;
+BEGIN; DROP TABLE leaving.a; ROLLBACK;
+BEGIN; SAVEPOINT s; DROP SCHEMA leaving CASCADE; ROLLBACK TO s; COMMIT;
+ALTER TABLE retyped ALTER n SET DEFAULT 5, ADD CHECK (id > 0);
+SELECT * FROM queued ORDER BY 1;
+ALTER TABLE retyped ALTER note TYPE varchar(5) USING left(note, 5);
+SELECT * FROM queued ORDER BY 1;
+CALL forget();
+ALTER TABLE retyped ALTER n TYPE text USING 'x';
+SELECT * FROM queued ORDER BY 1;
+CALL forget();
+ALTER TABLE retyped ADD COLUMN more integer DEFAULT 7;
+SELECT count(*) FROM queued;
+CALL forget();
+ALTER TABLE retyped RENAME more TO still_more;
+SELECT count(*) FROM queued;
+CALL forget();
+ALTER TABLE retyped DROP COLUMN still_more;
+SELECT count(*) FROM queued;
+CALL forget();
+SET client_min_messages = warning;
+DROP DOMAIN leaving.code CASCADE;
+SELECT count(*) FROM queued;
+CALL forget();
+DROP SCHEMA leaving CASCADE;
+SELECT * FROM queued ORDER BY 1;
+CALL forget();
+ALTER TABLE above ALTER note TYPE varchar;
+DROP TABLE retyped CASCADE;
+RESET client_min_messages;
+SELECT * FROM queued ORDER BY 1;
+CALL forget();
+
 -- who may
 CREATE ROLE regress_invalidation_nobody;
 GRANT USAGE ON SCHEMA invalidation_test TO regress_invalidation_nobody;
@@ -349,7 +398,7 @@ CALL forget();
 
 -- a dropped table takes its watches along
 SET client_min_messages = warning;
-DROP TABLE orders, many, part, typed;
+DROP TABLE orders, many, part, typed, above, below;
 SELECT * FROM cache_ext_internal.watch WHERE relation::oid NOT IN (SELECT oid FROM pg_class);
 REVOKE EXECUTE ON FUNCTION cache_watch FROM regress_invalidation_nobody;
 DROP SCHEMA invalidation_test CASCADE;

@@ -10,8 +10,9 @@
  * A transaction that changes very many rows would collect an item a row.  Beyond
  * a limit a watch collects what its targets widen to instead (placeholders
  * become asterisks), so that the journal stays bounded and nothing is forgotten.
- * The same happens with TRUNCATE, and with a target whose column has been
- * renamed or dropped since the watch was declared.
+ * The same happens with TRUNCATE, with commands that change or drop the table or
+ * a column of it, and with a target whose column has been renamed or dropped
+ * since the watch was declared.
  *
  *-------------------------------------------------------------------------
  */
@@ -177,23 +178,16 @@ add_targets(CompiledWatch *watch, List *texts, ItemKind kind, ItemKind widened, 
 
 /* What a channel is told when the watch has no message of its own. */
 std::string
-default_message(Oid root)
+default_message(const char *relation)
 {
-	const char *schema = nullptr;
-	const char *name = nullptr;
 	std::string message = "{\"v\":1,\"relation\":";
 
-	pg::call([&] {
-		name = get_rel_name(root);
-		schema = get_namespace_name(get_rel_namespace(root));
-	});
-	append_json_string(message, std::string(schema != nullptr ? schema : "") + "." +
-	                                (name != nullptr ? name : ""));
+	append_json_string(message, relation);
 	return message + "}";
 }
 
 void
-compile_watch(CompiledWatch *watch, const WatchRow *row, Oid root, TupleDesc desc,
+compile_watch(CompiledWatch *watch, const WatchRow *row, const char *relation, TupleDesc desc,
               MemoryContext context)
 {
 	int targets = list_length(row->keys) + list_length(row->tags) + list_length(row->patterns) +
@@ -208,7 +202,7 @@ compile_watch(CompiledWatch *watch, const WatchRow *row, Oid root, TupleDesc des
 	add_targets(watch, row->tags, row->tag_kind, row->tag_pattern_kind, desc, context);
 	add_targets(watch, row->patterns, ItemKind::kPattern, ItemKind::kPattern, desc, context);
 	add_targets(watch, row->channels, ItemKind::kPublish, ItemKind::kPublish, desc, context);
-	watch->default_message = keep(context, default_message(root));
+	watch->default_message = keep(context, default_message(relation));
 	watch->message = compile_text(row->message != nullptr ? Target::parse(row->message) : Target(),
 	                              desc, context);
 	if (row->message == nullptr)
@@ -424,20 +418,12 @@ begin_row(CompiledWatch *watch)
 	watch->items = 0;
 }
 
-} /* namespace */
-
 RelationWatches *
-compile_watches(Oid root, TupleDesc desc, MemoryContext context)
+compile_rows(List *rows, const char *relation, TupleDesc desc, MemoryContext context)
 {
-	List *rows = read_watches(root);
-	MemoryContext caller;
-	ListCell *cell;
-
-	if (rows == NIL)
-		return nullptr;
-	caller = MemoryContextSwitchTo(context);
-
+	MemoryContext caller = MemoryContextSwitchTo(context);
 	auto *all = static_cast<RelationWatches *>(palloc0(sizeof(RelationWatches)));
+	ListCell *cell;
 
 	all->watches = static_cast<CompiledWatch *>(palloc0(sizeof(CompiledWatch) * list_length(rows)));
 	initStringInfo(&all->name);
@@ -450,10 +436,41 @@ compile_watches(Oid root, TupleDesc desc, MemoryContext context)
 
 		watch->transaction = journal_transaction();
 		pg::guard([&] {
-			compile_watch(watch, static_cast<WatchRow *>(lfirst(cell)), root, desc, context);
+			compile_watch(watch, static_cast<WatchRow *>(lfirst(cell)), relation, desc, context);
 		});
 	}
 	return all;
+}
+
+bool
+is_about_column(const WatchRow *row, const char *column)
+{
+	ListCell *cell;
+
+	if (!row->filtered || column == nullptr)
+		return true;
+	foreach (cell, row->columns)
+		if (strcmp(static_cast<char *>(lfirst(cell)), column) == 0)
+			return true;
+	return false;
+}
+
+} /* namespace */
+
+RelationWatches *
+compile_watches(Oid root, TupleDesc desc, MemoryContext context)
+{
+	List *rows = read_watches(root);
+
+	if (rows == NIL)
+		return nullptr;
+
+	char *name = get_rel_name(root);
+	char *schema = get_namespace_name(get_rel_namespace(root));
+
+	return compile_rows(
+	    rows, psprintf("%s.%s", schema != nullptr ? schema : "", name != nullptr ? name : ""), desc,
+	    context);
 }
 
 /* Is there a Redis or a memory tier to tell?  A Redis that is configured later hears of it too. */
@@ -496,6 +513,23 @@ watch_truncate(RelationWatches *all)
 		for (int t = 0; t < watch->target_count; ++t)
 			collect_widened(watch, &watch->targets[t]);
 	}
+}
+
+void
+watch_altered(Oid root, const char *schema, const char *name, const char *column)
+{
+	List *rows = NIL;
+	ListCell *cell;
+
+	foreach (cell, read_watches(root))
+		if (is_about_column(static_cast<WatchRow *>(lfirst(cell)), column))
+			rows = lappend(rows, lfirst(cell));
+	if (rows == NIL)
+		return;
+
+	/* What targets widen to needs no column of the table, which may have none any more. */
+	watch_truncate(compile_rows(rows, psprintf("%s.%s", schema, name), CreateTemplateTupleDesc(0),
+	                            CurrentMemoryContext));
 }
 
 } /* namespace cache_ext::invalidation */

@@ -35,4 +35,10 @@ void watch_row(RelationWatches *watches, TupleTableSlot *old_row, TupleTableSlot
 /* All rows went at once. */
 void watch_truncate(RelationWatches *watches);
 
+/*
+ * A command has changed all rows of the table, in this column where one is
+ * given, or has dropped it.  The name is that by which channels are told.
+ */
+void watch_altered(Oid root, const char *schema, const char *name, const char *column);
+
 } /* namespace cache_ext::invalidation */

@@ -1,9 +1,9 @@
 /*-------------------------------------------------------------------------
  *
  * drop.cpp
- *		Forgetting what was dropped or rewritten, and refusing drops that would be unseen.
+ *		Forgetting what was dropped, and refusing drops that would be unseen.
  *
- * The event trigger for drops drops what a statistic has when its view is dropped: its
+ * This event trigger drops what a statistic has when its view is dropped: its
  * other relations, its tables, its rows in the catalog and the triggers that
  * nobody needs any more.
  *
@@ -27,7 +27,6 @@ extern "C" {
 #include "commands/event_trigger.h"
 #include "executor/spi.h"
 #include "nodes/parsenodes.h"
-#include "utils/fmgroids.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/syscache.h"
@@ -145,29 +144,6 @@ forget_statistics(List *dropped)
 	owner.restore();
 }
 
-/*
- * Rows have gone with the relation, or have become others without a trigger:
- * whatever the watches of its root could have named goes.  Of a root that has
- * gone no column is known any more, which makes no difference to that.
- */
-static void
-tell_watches(Oid root, TupleDesc columns)
-{
-	auto *watches = invalidation::compile_watches(root, columns, CurrentMemoryContext);
-
-	if (watches != nullptr)
-		invalidation::watch_truncate(watches);
-}
-
-static void
-tell_watches(Oid root)
-{
-	Relation relation = table_open(root, AccessShareLock);
-
-	tell_watches(root, RelationGetDescr(relation));
-	table_close(relation, NoLock);
-}
-
 static void
 forget_watches(List *dropped)
 {
@@ -178,10 +154,51 @@ forget_watches(List *dropped)
 		return;
 	initStringInfo(&numbers);
 	foreach (cell, dropped)
-		tell_watches(lfirst_oid(cell), CreateTemplateTupleDesc(0));
-	foreach (cell, dropped)
 		appendStringInfo(&numbers, "%s%u", numbers.len == 0 ? "" : ", ", lfirst_oid(cell));
 	run("DELETE FROM cache_ext_internal.watch WHERE relation IN (%s)", numbers.data);
+}
+
+/* Watched tables, and columns of such, that went: their rows are not what they were. */
+static void
+tell_watches_of_dropped()
+{
+	PinnedSearchPath path;
+
+	PushActiveSnapshot(GetLatestSnapshot());
+	SPI_connect();
+	if (SPI_execute("SELECT DISTINCT w.relation, d.address_names[1], d.address_names[2], "
+	                "CASE WHEN d.objsubid <> 0 THEN d.address_names[3] END "
+	                "FROM pg_catalog.pg_event_trigger_dropped_objects() d "
+	                "JOIN cache_ext_internal.watch w ON w.relation = d.objid "
+	                "WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass",
+	                true, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not list dropped tables with watches");
+	for (uint64 i = 0; i < SPI_processed; ++i)
+	{
+		HeapTuple row = SPI_tuptable->vals[i];
+		TupleDesc desc = SPI_tuptable->tupdesc;
+		bool null;
+
+		invalidation::watch_altered(DatumGetObjectId(SPI_getbinval(row, desc, 1, &null)),
+		                            SPI_getvalue(row, desc, 2), SPI_getvalue(row, desc, 3),
+		                            SPI_getvalue(row, desc, 4));
+	}
+	SPI_finish();
+	PopActiveSnapshot();
+	path.restore();
+}
+
+/* A partition went with its rows: what names the watches of its root could have given them goes. */
+static void
+tell_watches(Oid root)
+{
+	Relation relation = table_open(root, AccessShareLock);
+	auto *watches =
+	    invalidation::compile_watches(root, RelationGetDescr(relation), CurrentMemoryContext);
+
+	if (watches != nullptr)
+		invalidation::watch_truncate(watches);
+	table_close(relation, NoLock);
 }
 
 static void
@@ -190,6 +207,7 @@ forget_sources(List *dropped)
 	ListCell *cell;
 	AsOwner owner(internal_owner());
 
+	tell_watches_of_dropped();
 	forget_watches(dropped);
 
 	foreach (cell, dropped)
@@ -223,28 +241,6 @@ forget_sources(List *dropped)
 extern "C" {
 
 PG_FUNCTION_INFO_V1(cache_ext_on_drop);
-PG_FUNCTION_INFO_V1(cache_ext_on_rewrite);
-
-/* ALTER COLUMN ... TYPE: no trigger fires for what it makes of the rows. */
-Datum
-cache_ext_on_rewrite(PG_FUNCTION_ARGS)
-{
-	(void) fcinfo;
-	pg::guard([&] {
-		SourceRow source;
-
-		if (running_own_command() || pg::runs_own_script() ||
-		    !OidIsValid(internal_relation("source", true)))
-			return;
-
-		Oid table = DatumGetObjectId(OidFunctionCall0(F_PG_EVENT_TRIGGER_TABLE_REWRITE_OID));
-		int reason = DatumGetInt32(OidFunctionCall0(F_PG_EVENT_TRIGGER_TABLE_REWRITE_REASON));
-
-		if ((reason & AT_REWRITE_COLUMN_REWRITE) != 0 && source_of(table, &source))
-			tell_watches(source.relation);
-	});
-	PG_RETURN_POINTER(nullptr);
-}
 
 Datum
 cache_ext_on_drop(PG_FUNCTION_ARGS)

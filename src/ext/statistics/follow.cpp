@@ -8,6 +8,7 @@
  *-------------------------------------------------------------------------
  */
 #include "ext/statistics/follow.hpp"
+#include "ext/invalidation/watch.hpp"
 #include "ext/statistics/capture.hpp"
 #include "ext/statistics/relations.hpp"
 #include "ext/statistics/feed.hpp"
@@ -422,6 +423,69 @@ altered_tables()
 	return tables;
 }
 
+/* The watched tables among a table and what inherits from it. */
+static void
+tell_watches_of_column(Oid relation, const char *column)
+{
+	ListCell *cell;
+
+	foreach (cell, find_all_inheritors(relation, AccessShareLock, nullptr))
+	{
+		Oid member = lfirst_oid(cell);
+		SourceRow source;
+
+		if (find_source_by_relation(member, &source))
+			invalidation::watch_altered(member, get_namespace_name(get_rel_namespace(member)),
+			                            get_rel_name(member), column);
+	}
+}
+
+/* The column that rows hold or show otherwise than before.  Dropped ones are seen by drop.cpp. */
+static const char *
+changed_column(AlterTableCmd *change)
+{
+	switch (change->subtype)
+	{
+	case AT_AddColumn:
+		return castNode(ColumnDef, change->def)->colname;
+	case AT_AlterColumnType:
+#if PG_VERSION_NUM >= 170000
+	case AT_SetExpression:
+#endif
+		return change->name;
+	default:
+		return nullptr;
+	}
+}
+
+static void
+tell_watches_of(Node *command)
+{
+	ListCell *cell;
+
+	if (IsA(command, RenameStmt))
+	{
+		auto *rename = (RenameStmt *) command;
+		Oid relation = rename->renameType == OBJECT_COLUMN
+		                   ? RangeVarGetRelid(rename->relation, NoLock, true)
+		                   : InvalidOid;
+
+		if (OidIsValid(relation))
+			tell_watches_of_column(relation, rename->subname);
+	}
+	else if (IsA(command, AlterTableStmt))
+	{
+		auto *alter = (AlterTableStmt *) command;
+		Oid relation = RangeVarGetRelid(alter->relation, NoLock, true);
+
+		foreach (cell, OidIsValid(relation) ? alter->cmds : NIL)
+		{
+			if (const char *column = changed_column(lfirst_node(AlterTableCmd, cell)))
+				tell_watches_of_column(relation, column);
+		}
+	}
+}
+
 /* What mends objects that do not fit the library must not be refused for that. */
 static bool
 is_about_extensions(CommandTag tag)
@@ -467,7 +531,8 @@ cache_ext_before_ddl(PG_FUNCTION_ARGS)
 Datum
 cache_ext_on_alter(PG_FUNCTION_ARGS)
 {
-	(void) fcinfo;
+	auto *event = reinterpret_cast<EventTriggerData *>(fcinfo->context);
+
 	pg::guard([&] {
 		ListCell *cell;
 
@@ -476,6 +541,7 @@ cache_ext_on_alter(PG_FUNCTION_ARGS)
 			return;
 		foreach (cell, altered_tables())
 			follow(lfirst_oid(cell));
+		tell_watches_of(event->parsetree);
 	});
 	PG_RETURN_POINTER(nullptr);
 }
