@@ -258,7 +258,8 @@ redis_health_status()
  * After an error among the replies the connection is given up, so that the next
  * use looks anew who is there.  Not where a key merely holds something else;
  * and a worker stays with a server that serves at all: it tries again by itself,
- * and what it removes from a full one makes room.
+ * what it removes from a full one makes room, and a name that it may not touch is
+ * one among many.
  */
 static void
 judge_replies(const std::vector<redis::Reply> &replies, bool worker)
@@ -275,6 +276,11 @@ judge_replies(const std::vector<redis::Reply> &replies, bool worker)
 
 		if (refusal == Refusal::kData || (worker && serving))
 			continue;
+		if (worker && refusal == Refusal::kPermission)
+		{
+			redis_note_refusal(reply);
+			continue;
+		}
 		give_up_link();
 		if (refusal == Refusal::kLogin)
 			note_failure(refused_login(link->name, redis::readable(reply.text)));

@@ -60,8 +60,9 @@ constexpr int64 kShortenAgainMs = 10 * 1000;
 constexpr size_t kTagSetMembers = 10 * 1000;
 constexpr size_t kSweptRows = 20 * 1000; /* no more of them are kept in memory for that */
 
-/* Rows that Redis refuses: how long they are left alone, and how many at most. */
+/* Rows that Redis refuses: how long they are left alone, longer each time, and how many at most. */
 constexpr int64 kRefusedMs = 5 * 1000;
+constexpr int kMostDoublings = 4;
 constexpr size_t kMostRefused = 100;
 
 /* After an unclean end somebody may have heard of numbers that were not written down. */
@@ -178,6 +179,8 @@ Delivery::work()
 	{
 		bool occupied = false;
 
+		if (!taken.left_some)
+			refused_rounds_ = 0;
 		in_transaction([&](MemoryContext) { occupied = outbox_occupied(); });
 		behind_ = taken.left_some;
 		confirm(taken);
@@ -209,6 +212,7 @@ Delivery::work()
 	Plan plan(static_cast<size_t>(taken.items));
 	std::vector<const OutboxRow *> told;
 	std::vector<const OutboxRow *> swept;
+	bool swept_all = !taken.cut_short && !taken.left_some;
 
 	for (int i = 0; i < taken.count; ++i)
 	{
@@ -219,8 +223,10 @@ Delivery::work()
 			continue;
 		if (needs_sweep(row))
 		{
-			if (!sweep_.active())
+			if (!sweep_.active() && swept.size() < sweep_limit_)
 				swept.push_back(&row);
+			else
+				swept_all = false;
 			continue;
 		}
 		plan.add(row);
@@ -245,7 +251,7 @@ Delivery::work()
 			patterns.add(*row);
 		plan.touch_also(patterns);
 	}
-	if (!swept.empty() && !taken.cut_short)
+	if (!swept.empty() && swept_all)
 		sweep_.last_number = taken.last_number;
 	if (!told.empty() || !swept.empty())
 	{
@@ -272,8 +278,17 @@ Delivery::work()
 	}
 	behind_ = taken.cut_short || taken.left_some;
 	confirm(taken);
-	if (sweep_.active())
-		continue_sweep(channel, taken.insert_lsn);
+	try
+	{
+		if (sweep_.active())
+			continue_sweep(channel, taken.insert_lsn);
+	}
+	catch (const NotPermitted &)
+	{
+		if (!narrowing_) /* or it is known which rows are meant */
+			narrow_sweep_down();
+		throw;
+	}
 	maybe_purge();
 	failures_ = 0;
 	merge_page_ = 0;
@@ -311,12 +326,33 @@ Delivery::narrow_down(const std::vector<const OutboxRow *> &rows, const Plan &pl
 	row_limit_ = Max(1, static_cast<int>(rows.size() / 2));
 	if (rows.size() > 1)
 		return;
-	if (refused_.empty())
-		refused_until_ = this_moment().steady + kRefusedMs * 1000;
-	refused_.insert(place_of(rows.front()->tid));
+	leave_alone(*rows.front());
 	if (!plan.keys.empty())
 		throw NotPermitted(kConnectionFailure, error.message() + " (one of them is \"" +
 		                                           printable(plan.keys.front()) + "\")");
+}
+
+/* The same for what a sweep could not go on with; of keys that it finds, see unlink_found(). */
+void
+Delivery::narrow_sweep_down()
+{
+	narrowing_ = true;
+	sweep_limit_ = Max(sweep_.rows.size() / 2, size_t{1});
+	if (sweep_.rows.size() == 1)
+		leave_alone(sweep_.rows.front());
+}
+
+/* Until the pause is over for all that is left alone. */
+void
+Delivery::leave_alone(const OutboxRow &row)
+{
+	if (refused_.empty())
+	{
+		refused_until_ =
+		    this_moment().steady + (kRefusedMs << Min(refused_rounds_, kMostDoublings)) * 1000;
+		++refused_rounds_;
+	}
+	refused_.insert(place_of(row.tid));
 }
 
 /* Redis is away or refuses: everything stays, and the pauses grow. */

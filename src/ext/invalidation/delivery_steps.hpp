@@ -78,6 +78,8 @@ struct Sweep
 	bool holds_sets = false; /* of rows that ask for no pattern */
 	std::unordered_set<uint64> places;
 	uint64 last_number = 0; /* commits whose patterns are all in it, 0: unknown */
+	std::unordered_set<std::string> forbidden; /* patterns that found a key we may not touch */
+	std::string refusal;                       /* what Redis said to the last one */
 
 	bool active() const { return !rows.empty(); }
 	bool done() const { return jobs.empty() && sets.done(); }
@@ -104,7 +106,9 @@ class Delivery
 	void begin_sweep(const std::vector<const OutboxRow *> &rows, Oid file);
 	void sweep_sets(const std::vector<TagSet> &sets, Oid file, Plan *plan,
 	                std::vector<const OutboxRow *> *rows);
+	void unlink_found(const Channel &channel, const std::vector<std::string_view> &keys);
 	void scan_for_jobs(const Channel &channel);
+	void end_sweep(const Channel &channel, uint64 lsn);
 	void continue_sweep(const Channel &channel, uint64 lsn);
 	void deliver(const Channel &channel, Plan &plan, const Taken &taken, bool with_values,
 	             TagSetEmptier &sets);
@@ -121,6 +125,8 @@ class Delivery
 	void replace_rows(const Taken &taken, const std::vector<NewRow> &rows, int64 saved);
 	void narrow_down(const std::vector<const OutboxRow *> &rows, const Plan &plan,
 	                 const NotPermitted &error);
+	void narrow_sweep_down();
+	void leave_alone(const OutboxRow &row);
 	DeliveryTurn failed(const Error &error);
 	DeliveryTurn work();
 	bool under_load(const Taken &taken);
@@ -133,6 +139,8 @@ class Delivery
 	bool narrowing_ = false;             /* that is what the last failure began */
 	std::unordered_set<uint64> refused_; /* places of rows that are left alone */
 	int64 refused_until_ = 0;            /* steady */
+	int refused_rounds_ = 0;             /* in a row in which something was refused */
+	size_t sweep_limit_ = kBatchRows;    /* rows in a sweep, as row_limit_ */
 	bool behind_ = true;                 /* values of what was visible before must not be sent */
 	int failures_ = 0;
 	double commit_rate_ = 0; /* transactions a second that left something, of late */

@@ -34,40 +34,54 @@ Sweep::add_row(const OutboxRow &row, Oid of_file)
 	places.insert(place_of(row.tid));
 }
 
+/* What is looked for because of a row. */
+static std::vector<Sweep::Job>
+jobs_of(const OutboxRow &row)
+{
+	std::string prefix = glob_escape(pg::key_prefix);
+	std::vector<Sweep::Job> jobs;
+	std::string_view rest(row.payload, row.length);
+	ItemKind kind;
+	std::string_view body;
+	auto add = [&](std::string pattern, bool tag_sets, std::string member_prefix) {
+		std::string literal = glob_literal_prefix(pattern);
+
+		jobs.push_back(
+		    {std::move(pattern), std::move(literal), tag_sets, std::move(member_prefix)});
+	};
+
+	while (take_item(rest, kind, body))
+	{
+		if (kind == ItemKind::kPattern)
+			add(prefix + std::string(body), false, "");
+		else if (kind == ItemKind::kTagPattern)
+			add(prefix + "tag:" + std::string(body), true, pg::key_prefix);
+		else if (kind == ItemKind::kTagSetPattern)
+		{
+			size_t end = body.find(kPrefixEnd);
+			std::string_view own = body.substr(0, end);
+
+			add(prefix + std::string(own) + "tag:" + std::string(body.substr(end + 1)), true,
+			    pg::key_prefix + glob_literal_prefix(own));
+		}
+	}
+	return jobs;
+}
+
 void
 Delivery::begin_sweep(const std::vector<const OutboxRow *> &rows, Oid file)
 {
-	std::string prefix = glob_escape(pg::key_prefix);
-	std::set<std::tuple<std::string, bool, std::string>> wanted;
+	std::set<std::tuple<std::string, bool, std::string>> known;
 	Plan plan(rows.size());
 
 	for (const OutboxRow *row : rows)
 	{
-		std::string_view rest(row->payload, row->length);
-		ItemKind kind;
-		std::string_view body;
-
 		sweep_.add_row(*row, file);
 		plan.add(*row);
-		while (take_item(rest, kind, body))
-		{
-			if (kind == ItemKind::kPattern)
-				wanted.emplace(prefix + std::string(body), false, "");
-			else if (kind == ItemKind::kTagPattern)
-				wanted.emplace(prefix + "tag:" + std::string(body), true, pg::key_prefix);
-			else if (kind == ItemKind::kTagSetPattern)
-			{
-				size_t end = body.find(kPrefixEnd);
-				std::string_view own = body.substr(0, end);
-
-				wanted.emplace(prefix + std::string(own) +
-				                   "tag:" + std::string(body.substr(end + 1)),
-				               true, pg::key_prefix + glob_literal_prefix(own));
-			}
-		}
+		for (Sweep::Job &job : jobs_of(*row))
+			if (known.emplace(job.pattern, job.tag_sets, job.member_prefix).second)
+				sweep_.jobs.push_back(std::move(job));
 	}
-	for (const auto &[pattern, tag_sets, member_prefix] : wanted)
-		sweep_.jobs.push_back({pattern, glob_literal_prefix(pattern), tag_sets, member_prefix});
 	sweep_.sets.add(full_sets(plan.tag_sets));
 }
 
@@ -141,6 +155,46 @@ Sweep::wants(const Job &job, std::string_view key) const
 	return pass == 1 || (begins_with(key, job.literal) && glob_match(job.pattern, key));
 }
 
+/*
+ * Removes what a pass has found.  Where an ACL keeps one of the keys from us all
+ * others go, and it is noted which patterns asked for it: their rows have to come
+ * again.
+ */
+void
+Delivery::unlink_found(const Channel &channel, const std::vector<std::string_view> &keys)
+{
+	try
+	{
+		Stream stream(channel);
+
+		stream.add_many({"UNLINK"}, keys);
+		stream.finish();
+	}
+	catch (const NotPermitted &)
+	{
+		Stream singly(channel);
+
+		for (std::string_view key : keys)
+			singly.add({"UNLINK", key}, Stream::Expect::kKept);
+		singly.finish();
+
+		std::vector<Reply> replies = singly.take_kept();
+
+		for (size_t i = 0; i < replies.size(); ++i)
+			try
+			{
+				expect_good(replies[i]);
+			}
+			catch (const NotPermitted &error)
+			{
+				for (size_t n = 0; n < sweep_.pass; ++n)
+					if (!sweep_.jobs[n].tag_sets && sweep_.wants(sweep_.jobs[n], keys[i]))
+						sweep_.forbidden.insert(sweep_.jobs[n].pattern);
+				sweep_.refusal = error.message() + " (\"" + printable(keys[i]) + "\")";
+			}
+	}
+}
+
 /* The next keys of the pass. */
 void
 Delivery::scan_for_jobs(const Channel &channel)
@@ -180,10 +234,7 @@ Delivery::scan_for_jobs(const Channel &channel)
 		}
 	}
 
-	Stream stream(channel);
-
-	stream.add_many({"UNLINK"}, found);
-	stream.finish();
+	unlink_found(channel, found);
 	sweep_.sets.add(std::move(sets));
 	sweep_.cursor = replies[0].elements[0].text;
 	if (sweep_.cursor == "0")
@@ -194,7 +245,7 @@ Delivery::scan_for_jobs(const Channel &channel)
 	}
 }
 
-/* Some steps further; at the end the rows are delivered like others. */
+/* Some steps further. */
 void
 Delivery::continue_sweep(const Channel &channel, uint64 lsn)
 {
@@ -205,26 +256,53 @@ Delivery::continue_sweep(const Channel &channel, uint64 lsn)
 		else
 			scan_for_jobs(channel);
 	}
-	if (!sweep_.done())
-		return;
+	if (sweep_.done())
+		end_sweep(channel, lsn);
+}
 
+/* The rows are delivered like others, but for those whose patterns are forbidden. */
+void
+Delivery::end_sweep(const Channel &channel, uint64 lsn)
+{
 	Plan plan(sweep_.rows.size());
 	Taken taken;
 	TagSetEmptier emptied;
 	std::vector<ItemPointerData> tids;
+	auto is_forbidden = [this](const OutboxRow &row) {
+		if (sweep_.forbidden.empty())
+			return false;
+		for (const Sweep::Job &job : jobs_of(row))
+			if (sweep_.forbidden.count(job.pattern) != 0)
+				return true;
+		return false;
+	};
 
 	read_batch(&taken); /* for the epoch and the position of now */
 	taken.insert_lsn = Max(taken.insert_lsn, lsn);
 	for (const OutboxRow &row : sweep_.rows)
 	{
+		if (is_forbidden(row))
+		{
+			leave_alone(row);
+			continue;
+		}
 		plan.add(row);
 		tids.push_back(row.tid);
 	}
-	deliver(channel, plan, taken, false, emptied);
-	acknowledge(plan, sweep_.file, tids, channel.server().incarnation);
+	if (!tids.empty())
+	{
+		deliver(channel, plan, taken, false, emptied);
+		acknowledge(plan, sweep_.file, tids, channel.server().incarnation);
+	}
+	if (tids.size() < sweep_.rows.size())
+	{
+		narrowing_ = true;
+		throw NotPermitted(kConnectionFailure, sweep_.refusal);
+	}
 	if (pg::WorkerSlot *slot = pg::my_worker_slot())
 		pg::confirm_numbers(slot, {0, sweep_.last_number});
 	sweep_ = Sweep();
+	sweep_limit_ = Min(sweep_limit_ * 2, static_cast<size_t>(kBatchRows));
 }
 
 } /* namespace cache_ext::invalidation */

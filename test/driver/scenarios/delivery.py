@@ -370,6 +370,54 @@ def a_name_that_redis_forbids_holds_up_no_other(_):
     with_servers("forbidden", body)
 
 
+def a_pattern_over_keys_that_redis_forbids_is_tried_now_and_then(_):
+    """It takes what it may, does not sweep on for ever, and holds up neither other patterns nor keys."""
+    def body(server, redis, db):
+        allowed = ("~a:*", "~tag:*", "~v:*", "~floor", "~m*", "~p:*", "&*", "+@all")
+        redis.ask("ACL", "SETUSER", "cache_ext", "on", ">secret", *allowed)
+        server.set(cache_ext__redis_url=f"'unix://cache_ext:secret@{redis.path}'")
+        wait_for("the address", lambda: "secret" in db.value("SHOW cache_ext.redis_url"))
+        db.run("INSERT INTO orders VALUES (0, 0)")
+        drained(db)
+        with redis.client() as client:
+            for i in range(3000):
+                client.send("SET", f"p:{i}", "x")
+            for i in range(3000):
+                client.read()
+        for key in ("other:1", "a:1", "a:2"):
+            redis.ask("SET", key, "x")
+        redis.ask("SADD", "tag:theirs", "other:1", "a:2")
+        worker = db.value("SELECT worker_pid FROM invalidation_status")
+        os.kill(worker, signal.SIGSTOP)      # so that all of it is one sweep
+        for pattern in ("*:*", "p:1*", "a:1"):
+            db.run("SELECT cache_invalidate_pattern(%s)", (pattern,))
+        os.kill(worker, signal.SIGCONT)
+        gone(redis, "a:1", *[f"p:{i}" for i in range(3000)])
+        wait_for("the others are confirmed", lambda: pending(db) == 1)
+        wait_for("the error names the key", lambda: "other:1" in db.value("SELECT last_error FROM invalidation_status"))
+        db.run("SELECT cache_invalidate_tags('theirs')")     # a set with a member that is forbidden
+        wait_for("both wait", lambda: pending(db) == 2)
+
+        def scans():
+            found = [line for line in redis.ask("INFO", "commandstats").decode().splitlines() if line.startswith("cmdstat_scan:")]
+            return int(found[0].split("calls=")[1].split(",")[0])
+
+        before, delivered = scans(), db.value("SELECT delivered FROM invalidation_status")
+        for i in range(5, 25):
+            redis.ask("SET", f"a:{i}", "x")
+            began = time.monotonic()
+            db.run("INSERT INTO orders VALUES (%s, %s)", (i, i))
+            gone(redis, f"a:{i}")
+            expect(time.monotonic() - began < 2, "what is forbidden holds up what is not")
+        expect(scans() - before < 40, f"{scans() - before} SCANs: it sweeps on")
+        expect(db.value("SELECT delivered FROM invalidation_status") > delivered, "nothing else was delivered")
+        redis.ask("ACL", "SETUSER", "cache_ext", "~other:*")
+        wait_for("what is allowed now goes", lambda: redis.ask("EXISTS", "other:1") == 0, 40)
+        wait_for("all is delivered", lambda: pending(db) == 0, 40)
+
+    with_servers("forbidden_pattern", body)
+
+
 def a_set_holds_unless_somebody_else_touched_its_buckets(_):
     def body(server, redis, db):
         db.run("SELECT cache_set('s1', 'one', tags => ARRAY['T'])")
@@ -626,6 +674,7 @@ TESTS = [
     a_redis_configured_late_gets_a_new_epoch_and_everything_watched_goes,
     a_redis_without_memory_still_loses_what_is_invalid,
     a_name_that_redis_forbids_holds_up_no_other,
+    a_pattern_over_keys_that_redis_forbids_is_tried_now_and_then,
     a_set_holds_unless_somebody_else_touched_its_buckets,
     bulk_changes_collapse_and_forget_nothing,
     a_long_outage_keeps_one_item_a_name,
