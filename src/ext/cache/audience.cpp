@@ -104,72 +104,67 @@ audience_of_loader(const Loader &loader)
 	return digester.finish();
 }
 
-/* What every result may depend on, told to something that has number() and text(). */
-template <typename Sink>
-static void
-collect(Sink *to)
+/* What every result may depend on. */
+struct Circumstances
 {
-	to->number(static_cast<int>(GetUserId()));
-	to->number(row_security);
-	to->text(namespace_search_path);
-	to->text(pg_get_timezone_name(session_timezone));
-	to->number(DateStyle);
-	to->number(DateOrder);
-	to->number(IntervalStyle);
-	to->number(extra_float_digits);
-	to->number(bytea_output);
-	to->number(xmlbinary);
-	to->number(xmloption);
-	to->number(Array_nulls);
-	to->number(Transform_null_equals);
-	to->number(standard_conforming_strings);
-	to->text(locale_monetary);
-	to->text(locale_numeric);
-	to->text(locale_time);
-	to->text(TSCurrentConfig);
+	static constexpr int kNumbers = 12;
+	static constexpr int kTexts = 6;
+
+	int numbers[kNumbers];
+	const char *texts[kTexts];
+};
+
+static Circumstances
+circumstances() noexcept
+{
+	return {{static_cast<int>(GetUserId()), row_security, DateStyle, DateOrder, IntervalStyle,
+	         extra_float_digits, bytea_output, xmlbinary, xmloption, Array_nulls,
+	         Transform_null_equals, standard_conforming_strings},
+	        {namespace_search_path, pg_get_timezone_name(session_timezone), locale_monetary,
+	         locale_numeric, locale_time, TSCurrentConfig}};
 }
 
 namespace {
 
-/* Writes it down. */
-struct Bytes
+/* The digest of the circumstances, and what they were. */
+class Judged
 {
-	std::string all;
-
-	void number(int value) { all.append(reinterpret_cast<const char *>(&value), sizeof(value)); }
-
-	void text(const char *value)
+  public:
+	bool holds(const Circumstances &now) const noexcept
 	{
-		std::string_view view = value != nullptr ? value : "";
-
-		number(static_cast<int>(view.size()));
-		all.append(view);
-	}
-};
-
-/* Is it what was written down? */
-struct Comparison
-{
-	const char *at;
-	const char *end;
-	bool equal = true;
-
-	void bytes(const void *with, size_t size)
-	{
-		equal = equal && static_cast<size_t>(end - at) >= size && memcmp(at, with, size) == 0;
-		if (equal)
-			at += size;
+		if (memcmp(numbers_, now.numbers, sizeof(numbers_)) != 0)
+			return false;
+		for (int i = 0; i < Circumstances::kTexts; ++i)
+			if (strcmp(texts_[i].c_str(), not_null(now.texts[i])) != 0)
+				return false;
+		return known_;
 	}
 
-	void number(int value) { bytes(&value, sizeof(value)); }
-
-	void text(const char *value)
+	void judge(const Circumstances &now)
 	{
-		std::string_view view = value != nullptr ? value : "";
+		Digester digester;
 
-		number(static_cast<int>(view.size()));
-		bytes(view.data(), view.size());
+		known_ = false;
+		for (int i = 0; i < Circumstances::kNumbers; ++i)
+			add_number(&digester, numbers_[i] = now.numbers[i]);
+		for (int i = 0; i < Circumstances::kTexts; ++i)
+		{
+			texts_[i] = not_null(now.texts[i]);
+			add_text(&digester, texts_[i].c_str());
+		}
+		digest_ = digester.finish();
+		known_ = true;
 	}
+
+	Digest digest() const noexcept { return digest_; }
+
+  private:
+	static const char *not_null(const char *text) noexcept { return text != nullptr ? text : ""; }
+
+	bool known_ = false;
+	int numbers_[Circumstances::kNumbers] = {};
+	std::string texts_[Circumstances::kTexts];
+	Digest digest_ = {};
 };
 
 } /* namespace */
@@ -178,26 +173,12 @@ struct Comparison
 static Digest
 digest_of_session()
 {
-	static std::string *last = nullptr;
-	static Digest digest;
+	static auto *last = new Judged();
+	Circumstances now = circumstances();
 
-	if (last != nullptr)
-	{
-		Comparison comparison{last->data(), last->data() + last->size()};
-
-		collect(&comparison);
-		if (comparison.equal && comparison.at == comparison.end)
-			return digest;
-	}
-
-	Bytes bytes;
-
-	collect(&bytes);
-	digest = Digester().add(bytes.all).finish();
-	if (last == nullptr)
-		last = new std::string();
-	last->swap(bytes.all);
-	return digest;
+	if (!last->holds(now))
+		last->judge(now);
+	return last->digest();
 }
 
 Digest
