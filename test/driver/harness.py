@@ -666,6 +666,27 @@ class Servers:
         return self.ending.__exit__(*failure)
 
 
+@contextlib.contextmanager
+def amid_writers(server, sql, sessions=3, pause_s=0.01):
+    """While the block runs, so many sessions of "shop" repeat a statement, with short pauses."""
+    stop = threading.Event()
+
+    def write():
+        with server.session("shop") as db:
+            while not stop.wait(pause_s):
+                db.run(sql)
+
+    writers = [threading.Thread(target=write) for _ in range(sessions)]
+    for writer in writers:
+        writer.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        for writer in writers:
+            writer.join()
+
+
 def with_shop(name, body, preload=True, redis=True, settings=None, setup=None):
     """Run body(server, redis) with a database "shop" that has the extension and a Redis that keeps its data."""
     real = Redis(work(name + "_redis"), durable=True).start() if redis else None

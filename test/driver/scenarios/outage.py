@@ -5,7 +5,7 @@ import signal
 import threading
 import time
 
-from harness import FakeRedis, Failure, expect, wait_for, with_shop
+from harness import FakeRedis, Failure, amid_writers, expect, wait_for, with_shop
 
 COMMAND_TIMEOUT = 0.3      # seconds, as set below
 PATIENCE = 3.0             # what a loaded machine may add to it
@@ -138,22 +138,9 @@ def a_backlog_leaves_a_small_outbox_behind(_):
             db.run("DO $$ BEGIN FOR i IN 1..12000 LOOP PERFORM cache_invalidate('name:' || i); COMMIT; END LOOP; END $$")
             expect(db.value(pages) > 64, "the backlog is too small for this test")
 
-            def write(stop):
-                with server.session("shop") as writer:
-                    while not stop.wait(0.01):
-                        writer.run("UPDATE product SET price = price + 1 WHERE id = 2")
-
-            stop = threading.Event()
-            writers = [threading.Thread(target=write, args=(stop,)) for _ in range(3)]
-            for writer in writers:
-                writer.start()
-            try:
+            with amid_writers(server, "UPDATE product SET price = price + 1 WHERE id = 2"):
                 redis.start()
                 wait_for("the outbox is small again", lambda: db.value(pages) <= 64, 30)
-            finally:
-                stop.set()
-                for writer in writers:
-                    writer.join()
             wait_for("all is delivered", lambda: db.value("SELECT pending = 0 FROM invalidation_status"), 30)
             expect(redis.ask("EXISTS", "name:4999") == 0, "a name of the backlog was forgotten")
             wait_for("Redis is trusted again", lambda: get_price(db) and redis.ask("EXISTS", "product:1") == 1, 10)

@@ -1,11 +1,10 @@
 """Statistics are exact in every snapshot, whatever is written and however it ends."""
 
 import random
-import threading
 
 import queries
 import workload
-from harness import Failure, expect, wait_for, with_shop
+from harness import Failure, amid_writers, expect, wait_for, with_shop
 
 SECONDS = 40
 
@@ -71,22 +70,9 @@ def a_held_snapshot_leaves_small_tables_behind(_):
             expect(db.value(large) > 0, "the tables are too small for this test")
             expect(holder.rows("SELECT * FROM sales") == before, "the old snapshot is answered otherwise")
 
-            def write(stop):
-                with server.session("shop") as writer:
-                    while not stop.wait(0.01):
-                        writer.run("INSERT INTO sale (amount) VALUES (1)")
-
-            stop = threading.Event()
-            writers = [threading.Thread(target=write, args=(stop,)) for _ in range(3)]
-            for writer in writers:
-                writer.start()
-            try:
+            with amid_writers(server, "INSERT INTO sale (amount) VALUES (1)"):
                 holder.run("COMMIT")
                 wait_for("the tables are small again", lambda: db.value(large) == 0, 30)
-            finally:
-                stop.set()
-                for writer in writers:
-                    writer.join()
             expect(db.rows("SELECT * FROM sales") == db.rows("SELECT count(*), sum(amount) FROM sale"), "the statistic differs")
 
     with_shop("held", body, redis=False)
