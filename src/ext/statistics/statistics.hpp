@@ -34,9 +34,10 @@ FillTurn fill_next();
 bool filling_waits();
 
 /*
- * Vacuum the internal tables that recent folds have churned, in transactions of
- * its own; is something left that an old snapshot, or a lock, keeps as it is?
+ * Vacuum the internal tables that folds of so many partial rows have churned, in
+ * transactions of its own, and shorten those that are much larger than that; is
+ * something left that an old snapshot, or a lock, keeps as it is?
  */
-bool vacuum_churned();
+bool vacuum_churned(int64 folded);
 
 } /* namespace cache_ext::statistics */

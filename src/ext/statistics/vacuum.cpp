@@ -36,7 +36,9 @@ namespace cache_ext::statistics {
 constexpr int64 kDeadRows = 200;
 constexpr int64 kLivePerDeadRow = 10;
 
+/* What a log may have, and more where that many rows have just passed through it. */
 constexpr BlockNumber kPagesOfSmallTable = 64;
+constexpr int64 kRowsPerPage = 15;
 constexpr Size kRoomOfEmptyPage = BLCKSZ - 256;
 
 /* What is rewritten: reading and copying it takes milliseconds. */
@@ -48,6 +50,7 @@ constexpr int kAfterShorteningMs = 5 * 1000;
 constexpr int kAfterHeldOffMs = 10 * 1000;
 
 static TimestampTz next_shortening = 0;
+static BlockNumber pages_of_large_log = kPagesOfSmallTable;
 
 struct Rows
 {
@@ -93,7 +96,7 @@ is_large(Oid table)
 		return false;
 	BlockNumber pages = RelationGetNumberOfBlocks(relation);
 	table_close(relation, AccessShareLock);
-	return pages > kPagesOfSmallTable;
+	return pages > pages_of_large_log;
 }
 
 /*
@@ -203,8 +206,10 @@ shorten(const char *name)
 }
 
 bool
-vacuum_churned()
+vacuum_churned(int64 folded)
 {
+	pages_of_large_log =
+	    (BlockNumber) Min(kPagesOfSmallTable + folded / kRowsPerPage, (int64) PG_INT32_MAX);
 	return pg::guard([] {
 		MemoryContext context =
 		    AllocSetContextCreate(TopMemoryContext, "cache_ext vacuum", ALLOCSET_DEFAULT_SIZES);

@@ -131,7 +131,7 @@ class Loop
 				warm();
 			if (!turn.installed)
 				return;
-			if (churned_ && GetCurrentTimestamp() >= next_vacuum_)
+			if (vacuum_due())
 				vacuum();
 			if (may_leave())
 				return;
@@ -219,6 +219,7 @@ class Loop
 		if (turn.folded > 0)
 		{
 			churned_ = true;
+			turn.passed += turn.folded;
 			last_work_ = GetCurrentTimestamp();
 		}
 	}
@@ -262,17 +263,26 @@ class Loop
 		next_warm_ = in_ms(kWarmAgainMs);
 	}
 
+	bool vacuum_due() const
+	{
+		TimestampTz now = GetCurrentTimestamp();
+
+		return (churned_ && now >= next_vacuum_) || (left_over_ && now >= next_leftovers_);
+	}
+
 	void vacuum()
 	{
-		turn.churned = false;
+		turn.left_over = false;
 		attempt(&vacuum_, context_);
-		churned_ = turn.churned;
-		next_vacuum_ = in_ms(churned_ ? kVacuumAgainMs : kVacuumMs);
+		churned_ = false;
+		left_over_ = turn.left_over;
+		next_vacuum_ = in_ms(kVacuumMs);
+		next_leftovers_ = in_ms(kVacuumAgainMs);
 	}
 
 	bool may_leave()
 	{
-		if (turn.delivery.occupied || churned_ || pg::waiting_work(slot_) != 0)
+		if (turn.delivery.occupied || churned_ || left_over_ || pg::waiting_work(slot_) != 0)
 			return false;
 		if (turn.delivery.watching && preloaded)
 			return false;
@@ -309,6 +319,8 @@ class Loop
 			until = Min(until, next_fill_);
 		if (churned_)
 			until = Min(until, next_vacuum_);
+		if (left_over_)
+			until = Min(until, next_leftovers_);
 
 		long wait_ms = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), until);
 
@@ -346,6 +358,7 @@ class Loop
 	Child filler_{"cache_ext filler", "cache_ext_filler_main"};
 	Child warmer_{"cache_ext warmer", "cache_ext_warmer_main"};
 	bool churned_ = false;
+	bool left_over_ = false; /* by the last vacuum */
 	TimestampTz next_sweep_ = 0;
 	TimestampTz next_delivery_ = 0;
 	TimestampTz next_fold_ = 0;
@@ -354,6 +367,7 @@ class Loop
 	TimestampTz next_warm_ = 0;
 	TimestampTz next_verification_ = 0;
 	TimestampTz next_vacuum_ = 0;
+	TimestampTz next_leftovers_ = 0;
 	TimestampTz last_work_ = GetCurrentTimestamp();
 };
 

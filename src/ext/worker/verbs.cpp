@@ -7,6 +7,8 @@
  */
 #include "ext/worker/verbs.hpp"
 
+#include <utility>
+
 #include "ext/cache/counters.hpp"
 #include "ext/invalidation/outbox.hpp"
 #include "ext/worker/agenda.hpp"
@@ -183,7 +185,7 @@ void
 run_vacuum()
 {
 	pgstat_report_stat(true); /* the counts of dead rows decide what is worth it */
-	turn.churned = statistics::vacuum_churned();
+	turn.left_over = statistics::vacuum_churned(std::exchange(turn.passed, 0));
 }
 
 void

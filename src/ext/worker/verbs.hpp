@@ -28,7 +28,8 @@ struct Turn
 	invalidation::DeliveryTurn delivery = {};
 	statistics::FillTurn filling = statistics::FillTurn::kNothing;
 	bool filling_waits = false;
-	bool churned = false; /* something could not be vacuumed yet */
+	int64 passed = 0;       /* partial rows folded since the last vacuum */
+	bool left_over = false; /* something could not be vacuumed yet */
 	bool installed = true;
 };
 extern Turn turn;
