@@ -10,7 +10,9 @@
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/tools/environment.sh"
 
-prepare_environment cmake libgtest-dev
+packages=(cmake libgtest-dev pgbouncer)
+command -v node >/dev/null || command -v nodejs >/dev/null || packages+=(nodejs)
+prepare_environment "${packages[@]}"
 status=0
 "$PYTHON" "$SOURCE_TREE/test/run.py" "$@" || status=$?
 exit $status

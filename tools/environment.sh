@@ -56,7 +56,9 @@ install_packages() {
 	local policy=/usr/sbin/policy-rc.d saved_policy= fresh_services=() package
 	export DEBIAN_FRONTEND=noninteractive
 
-	if ! is_installed redis-server; then fresh_services+=(redis-server); fi
+	for package in "$@"; do
+		case $package in redis-server | pgbouncer) fresh_services+=("$package") ;; esac
+	done
 	if [ -z "$FOREIGN_POSTGRES" ] && ! is_installed "postgresql-$PG_MAJOR"; then
 		fresh_services+=(postgresql)
 	fi

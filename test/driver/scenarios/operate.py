@@ -217,10 +217,8 @@ def warming_loads_what_loaders_name(options):
 
 
 def another_language_reads_an_entry_and_knows_whether_it_holds(options):
-    node = shutil.which("node")
-    if node is None:
-        print("        SKIPPED: there is no node")
-        return
+    node = shutil.which("node") or shutil.which("nodejs")
+    expect(node, "there is no node")
     with Cache("node", cache_ext__key_prefix="'p:'") as cache:
         db = cache.session()
 
@@ -246,9 +244,7 @@ def another_language_reads_an_entry_and_knows_whether_it_holds(options):
 
 def a_pooler_may_change_servers_between_transactions(options):
     pooler = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
-    if pooler is None:
-        print("        SKIPPED: there is no pgbouncer")
-        return
+    expect(pooler, "there is no pgbouncer")
     with Cache("pooled") as cache:
         db = cache.session()
         directory = make_directory(work("pooler"))
