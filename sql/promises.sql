@@ -159,6 +159,24 @@ TABLE rounded;
 INSERT INTO tie (g, x) SELECT 'spread', 1e15 + i FROM generate_series(-1, 1) i;
 SELECT dev, var FROM spread WHERE g = 'spread';
 
+-- a change of one group has to fit a page, beside others or alone; what does not is refused by its statistic's name
+CREATE TABLE wide (g text, n numeric, m integer);
+SELECT statistics_create('wide_sums', format('SELECT g, %s FROM wide GROUP BY g',
+    (SELECT string_agg(format('sum(n + %s) AS s%s', i, i), ', ') FROM generate_series(1, 60) i)));
+INSERT INTO wide SELECT repeat('g', 2500) || i, 1, i FROM generate_series(1, 50) i;
+INSERT INTO wide SELECT 'short' || i, 1e130 + i, i FROM generate_series(1, 50) i;
+INSERT INTO wide SELECT repeat('h', 2500) || i, 1e140 + 1, i FROM generate_series(1, 3) i;
+SELECT count(*), sum(s1) = (SELECT sum(n + 1) FROM wide), sum(s60) = (SELECT sum(n + 60) FROM wide) FROM wide_sums;
+SELECT statistics_fold() >= 0 AS folded;
+SELECT count(*) FROM statistics_verify('wide_sums');
+\set VERBOSITY default
+INSERT INTO wide VALUES (repeat('i', 2500), 1e300 + 1, 0);
+INSERT INTO wide VALUES (repeat('j', 2700), 1, 0);
+\set VERBOSITY terse
+SELECT count(*) FROM statistics_verify('wide_sums');
+SELECT statistics_drop('wide_sums');
+DROP TABLE wide;
+
 DROP VIEW rounded;
 SELECT count(statistics_drop(s)) FROM unnest('{by_shop, by_name, sum_i8, sum_f4, sum_f8, avg_f8, var_f8, dev_f8, dist_f8, sum_n, var_n, product,
     strange_sum, strange_count, ties, spread}'::regclass[]) s;

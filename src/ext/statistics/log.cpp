@@ -23,6 +23,9 @@ namespace cache_ext::statistics {
 /* A row of the log fills at most a page and is never toasted. */
 constexpr size_t kRowBytes = 7500;
 
+/* What fits a page beside the row's header and its other columns. */
+constexpr int kMostRowBytes = 8000;
+
 /* Below what a btree index accepts (a third of a page). */
 constexpr int kMaxKeyBytes = 2600;
 
@@ -297,6 +300,45 @@ begin_row(StringInfo row)
 	row->len = VARHDRSZ;
 }
 
+/*
+ * The entry that begins here has made the row too long: what is before it goes
+ * ahead.  Alone it has to fit.
+ */
+static void
+give_own_row(Relation log, StringInfo row, int begin, std::string_view key, float *us)
+{
+	int size = row->len - begin;
+
+	if (VARHDRSZ + size > kMostRowBytes)
+	{
+		Decoder decoder(key.data(), key.size());
+		StatisticRow statistic;
+		bool known = find_statistic((int32) decoder.varint(), &statistic);
+		char *name = known ? get_rel_name(statistic.relation) : nullptr;
+
+		ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+		                errmsg("change of a group too large for statistic \"%s\"",
+		                       name != nullptr ? name : "?"),
+		                errdetail("The group's values and sums take %d bytes, more than the %d "
+		                          "that fit a page.",
+		                          size, kMostRowBytes - VARHDRSZ),
+		                errhint("Keep some of the sums in another statistic, or sum numbers of "
+		                        "fewer digits.")));
+	}
+	if (begin == VARHDRSZ)
+		return;
+
+	char *entry = static_cast<char *>(palloc(size));
+
+	memcpy(entry, row->data + begin, size);
+	row->len = begin;
+	insert_log_row(log, row, *us);
+	*us = 0;
+	begin_row(row);
+	append_bytes(row, entry, size);
+	pfree(entry);
+}
+
 bool
 append_to_log(Oid log, Delta *delta, StringInfo row, float us)
 {
@@ -309,7 +351,10 @@ append_to_log(Oid log, Delta *delta, StringInfo row, float us)
 			    return;
 		    if (relation == nullptr)
 			    relation = table_open(log, RowExclusiveLock);
+		    int begin = row->len;
 		    append_entry(row, key, cells, count, is_sum);
+		    if (unlikely(row->len > (int) kRowBytes))
+			    give_own_row(relation, row, begin, key, &us);
 		    if ((size_t) row->len > kRowBytes - kMaxKeyBytes)
 		    {
 			    insert_log_row(relation, row, us);
