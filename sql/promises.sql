@@ -164,7 +164,7 @@ CREATE TABLE wide (g text, n numeric, m integer);
 SELECT statistics_create('wide_sums', format('SELECT g, %s FROM wide GROUP BY g',
     (SELECT string_agg(format('sum(n + %s) AS s%s', i, i), ', ') FROM generate_series(1, 60) i)));
 INSERT INTO wide SELECT repeat('g', 2500) || i, 1, i FROM generate_series(1, 50) i;
-INSERT INTO wide SELECT 'short' || i, 1e130 + i, i FROM generate_series(1, 50) i;
+INSERT INTO wide SELECT 'short' || e || i, power(10::numeric, e) + i, i FROM generate_series(60, 150, 3) e, generate_series(1, 3) i;
 INSERT INTO wide SELECT repeat('h', 2500) || i, 1e140 + 1, i FROM generate_series(1, 3) i;
 SELECT count(*), sum(s1) = (SELECT sum(n + 1) FROM wide), sum(s60) = (SELECT sum(n + 60) FROM wide) FROM wide_sums;
 SELECT statistics_fold() >= 0 AS folded;
