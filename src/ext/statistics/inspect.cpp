@@ -164,12 +164,35 @@ condition_of(const Definition *d, const ProgressRow &progress)
 	return {"filling", nullptr};
 }
 
+/*
+ * Keeps the statistic and its tables until the transaction ends; false when they
+ * have just been dropped.  In the order in which a drop takes its locks.
+ */
+static bool
+keep(const StatisticRow &row)
+{
+	List *relations = NIL;
+	ListCell *cell;
+
+	foreach (cell, sources_of_statistic(row.id))
+	{
+		SourceRow source;
+
+		if (!find_source(lfirst_int(cell), &source))
+			return false;
+		relations = lappend_oid(relations, source.relation);
+	}
+	return lock_existing_sources(relations, AccessShareLock) &&
+	       lock_existing(row.relation, AccessShareLock) &&
+	       lock_existing(row.query, AccessShareLock);
+}
+
 constexpr int kStatusColumns = 13;
 
 static void
 put_status(const StatisticRow &row, ReturnSetInfo *result)
 {
-	Definition *definition = definition_of(row.id);
+	Definition *definition = keep(row) ? definition_of(row.id) : nullptr;
 	Snapshot snapshot = GetActiveSnapshot();
 	Datum values[kStatusColumns] = {};
 	bool nulls[kStatusColumns] = {};
@@ -216,6 +239,9 @@ put_restored_status(const StatisticRow &row, ReturnSetInfo *result)
 {
 	Datum values[kStatusColumns] = {};
 	bool nulls[kStatusColumns];
+	if (!lock_existing(row.query, AccessShareLock))
+		return;
+
 	char *failure = filling_failure(row.id);
 
 	memset(nulls, true, sizeof(nulls));

@@ -14,7 +14,7 @@
 #include "ext/statistics/sources.hpp"
 
 extern "C" {
-#include "access/table.h"
+#include "access/relation.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_inherits.h"
 #include "commands/trigger.h"
@@ -111,18 +111,21 @@ drop_member_triggers(Oid member)
 			run("DROP TRIGGER \"%s\" ON %s", own.name, name);
 }
 
-/* The mode of a trigger, or '\0' when there is none. */
+/* The mode of a trigger, or '\0' when there is none, nor maybe the relation. */
 static char
 mode_of(Oid relation, const char *trigger)
 {
-	Relation table = table_open(relation, AccessShareLock);
+	Relation table = try_relation_open(relation, AccessShareLock);
+	if (table == nullptr)
+		return '\0';
+
 	TriggerDesc *triggers = table->trigdesc;
 	char mode = '\0';
 
 	for (int i = 0; triggers != nullptr && i < triggers->numtriggers; ++i)
 		if (strcmp(triggers->triggers[i].tgname, trigger) == 0)
 			mode = triggers->triggers[i].tgenabled;
-	table_close(table, NoLock);
+	relation_close(table, NoLock);
 	return mode;
 }
 
@@ -158,7 +161,8 @@ trigger_trouble(Oid source)
 
 	foreach (cell, find_all_inheritors(source, AccessShareLock, nullptr))
 		for (const OwnTrigger &own : kTriggers)
-			if (applies(own, lfirst_oid(cell)) && mode_of(lfirst_oid(cell), own.name) != own.mode)
+			if (applies(own, lfirst_oid(cell)) && mode_of(lfirst_oid(cell), own.name) != own.mode &&
+			    relation_exists(lfirst_oid(cell)))
 				return psprintf("trigger \"%s\" of table %s is missing or disabled", own.name,
 				                qualified_name(lfirst_oid(cell)));
 	return nullptr;

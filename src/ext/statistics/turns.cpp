@@ -184,12 +184,24 @@ do_next()
 	return FillTurn::kDone;
 }
 
+/* Was a relation looked at that somebody has just dropped? */
+static bool
+is_about_something_gone(const ErrorData *error)
+{
+	const char *format = error->message_id;
+
+	return error->sqlerrcode == ERRCODE_INTERNAL_ERROR && format != nullptr &&
+	       (strcmp(format, "could not open relation with OID %u") == 0 ||
+	        strcmp(format, "cache lookup failed for relation %u") == 0);
+}
+
 /* Not the statistic's fault, and over in a while. */
 static bool
-is_passing(int sqlstate)
+is_passing(const ErrorData *error)
 {
-	return sqlstate == ERRCODE_LOCK_NOT_AVAILABLE || sqlstate == ERRCODE_QUERY_CANCELED ||
-	       sqlstate == ERRCODE_T_R_DEADLOCK_DETECTED;
+	return error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE ||
+	       error->sqlerrcode == ERRCODE_QUERY_CANCELED ||
+	       error->sqlerrcode == ERRCODE_T_R_DEADLOCK_DETECTED || is_about_something_gone(error);
 }
 
 static bool
@@ -259,7 +271,7 @@ take_error(MemoryContext context)
 	ErrorData *error = CopyErrorData();
 	int32 folded = folded_statistic();
 	int32 culprit = folded != 0 ? folded : attempted;
-	bool passing = task != Task::kFold && is_passing(error->sqlerrcode);
+	bool passing = task != Task::kFold && is_passing(error);
 
 	if (!passing && (culprit == 0 || !blames_the_statistic(error->sqlerrcode)))
 		PG_RE_THROW();

@@ -419,11 +419,23 @@ def made_and_dropped_at_once(_):
                         db.run(f"DROP VIEW of_{name}")
                     db.run(f"DROP TABLE {name} CASCADE")
 
+        def look(done):
+            try:
+                with server.session("shop") as db:
+                    while not done.wait(0.001):
+                        db.rows("SELECT relation, state, detail FROM statistics_status")
+            except psycopg2.Error as error:
+                errors.append(error)
+
+        done = threading.Event()
+        looking = threading.Thread(target=look, args=(done,))
         threads = [threading.Thread(target=make_and_drop, args=(n,)) for n in range(3)]
-        for thread in threads:
+        for thread in [looking] + threads:
             thread.start()
         for thread in threads:
             thread.join()
+        done.set()
+        looking.join()
         expect(not errors, f"{errors}")
         with server.session("shop") as db:
             left = db.rows("SELECT relname FROM pg_class WHERE relnamespace = 'cache_ext_internal'::regnamespace"
