@@ -27,7 +27,6 @@
 
 extern "C" {
 #include "access/heapam.h"
-#include "access/heaptoast.h"
 #include "access/htup_details.h"
 #include "access/table.h"
 #include "access/tableam.h"
@@ -96,19 +95,11 @@ form_row(Relation outbox, const NewRow &row, TimestampTz now)
 	return tuple;
 }
 
-static bool
-may_be_toasted(const NewRow &row)
-{
-	constexpr size_t kCertainlyInline = TOAST_TUPLE_THRESHOLD / 2;
-
-	return row.bucket_count * sizeof(uint16) + row.length > kCertainlyInline;
-}
-
 void
 insert_outbox_rows(const NewRow *rows, int count)
 {
-	/* Values out of line ask for one, and at PRE_COMMIT there is none any more. */
-	bool pushed = !ActiveSnapshotSet() && std::any_of(rows, rows + count, may_be_toasted);
+	/* A table with values out of line asks for one, and at PRE_COMMIT there is none any more. */
+	bool pushed = !ActiveSnapshotSet();
 
 	if (pushed)
 		PushActiveSnapshot(GetTransactionSnapshot());
