@@ -3,7 +3,7 @@ MODULE_big = cache_ext
 OBJS = $(patsubst %.cpp,%.o,$(wildcard src/pg/*.cpp src/ext/*.cpp src/ext/*/*.cpp src/core/*/*.cpp))
 DATA = $(wildcard sql/cache_ext--*.sql)
 
-REGRESS = install statistics promises queries indexes collations changes preset invalidation cache operate redis hostile   # in running order
+REGRESS = install statistics promises queries indexes collations changes preset invalidation cache sessions operate redis hostile   # in running order
 ISOLATION = fold_insert fold_locks savepoints write_skew join_skew create_and_truncate lost_index
 ISOLATION_OPTS = --inputdir=test/isolation --load-extension=cache_ext
 

@@ -654,6 +654,147 @@ COMMENT ON FUNCTION cache_warm(text) IS
 REVOKE ALL ON FUNCTION cache_warm(text) FROM PUBLIC;   -- runs queries of others
 
 ---------------------------------------------------------------------------
+-- Sessions and rate limits
+---------------------------------------------------------------------------
+
+-- Not for PUBLIC: whoever knows a sid acts for its session, and limits are the application's.
+
+CREATE TABLE cache_ext_internal.session (
+    id         bytea CONSTRAINT session_pkey PRIMARY KEY,
+    data       jsonb NOT NULL,
+    expires_at timestamptz NOT NULL
+) WITH (fillfactor = 70);
+COMMENT ON TABLE cache_ext_internal.session IS
+    'sessions that are not in Redis, by the SHA-256 of their sid; not dumped, since a dump would let in whoever had logged out';
+
+CREATE FUNCTION cache_ext_internal.session_has_field(data jsonb, field text, value text) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'cache_ext_session_has_field'
+    LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION cache_ext_internal.session_has_field(jsonb, text, text) IS
+    'has a session this field, or the one that a path with dots leads to, with this text for value?';
+
+CREATE FUNCTION session_set(sid text, data jsonb, ttl interval DEFAULT NULL) RETURNS void
+    AS 'MODULE_PATHNAME', 'cache_ext_session_set'
+    LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION session_set(text, jsonb, interval) IS
+    'store a session as connect-redis does: for ttl, else as long as its cookie says, else for cache_ext.session_ttl';
+REVOKE ALL ON FUNCTION session_set(text, jsonb, interval) FROM PUBLIC;   -- logs in
+
+CREATE FUNCTION session_get(sid text) RETURNS jsonb
+    AS 'MODULE_PATHNAME', 'cache_ext_session_get'
+    LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION session_get(text) IS 'data of the session, NULL when there is none';
+REVOKE ALL ON FUNCTION session_get(text) FROM PUBLIC;   -- reads what applications know of people
+
+CREATE FUNCTION session_touch(sid text) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'cache_ext_session_touch'
+    LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION session_touch(text) IS
+    'give the session its full life anew, that of its cookie or cache_ext.session_ttl; false when there is none';
+REVOKE ALL ON FUNCTION session_touch(text) FROM PUBLIC;   -- keeps people logged in
+
+CREATE FUNCTION session_destroy(sid text) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'cache_ext_session_destroy'
+    LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION session_destroy(text) IS 'end the session; false when there was none';
+REVOKE ALL ON FUNCTION session_destroy(text) FROM PUBLIC;   -- logs out
+
+CREATE FUNCTION session_regenerate(sid text) RETURNS text
+    AS 'MODULE_PATHNAME', 'cache_ext_session_regenerate'
+    LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION session_regenerate(text) IS
+    'give the session a new sid that nobody can guess, and return it; the old one is no session any more. NULL when it was none';
+REVOKE ALL ON FUNCTION session_regenerate(text) FROM PUBLIC;   -- takes sessions over
+
+CREATE FUNCTION session_destroy_all(field text, value text) RETURNS bigint
+    AS 'MODULE_PATHNAME', 'cache_ext_session_destroy_all'
+    LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION session_destroy_all(text, text) IS
+    'when this transaction commits, end all sessions whose data have the field (a name, or names with dots between them) with this text for value; returns how many';
+REVOKE ALL ON FUNCTION session_destroy_all(text, text) FROM PUBLIC;   -- logs everybody out
+
+CREATE FUNCTION cache_ext_internal.session_list(
+    OUT session text,
+    OUT kept_in text,
+    OUT expires_at timestamptz,
+    OUT bytes bigint,
+    OUT members text[]
+) RETURNS SETOF record
+    AS 'MODULE_PATHNAME', 'cache_ext_session_list'
+    LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION cache_ext_internal.session_list() IS 'the rows of session_list';
+
+CREATE VIEW session_list AS
+    SELECT l.session, l.kept_in, l.expires_at, l.expires_at - pg_catalog.clock_timestamp() AS ttl, l.bytes, l.members
+    FROM cache_ext_internal.session_list() l;
+COMMENT ON VIEW session_list IS
+    'the sessions there are, for administrators (cache_grant); without their sids, which would let the reader in, and without what they hold';
+COMMENT ON COLUMN session_list.session IS
+    'first 16 digits of encode(sha256(sid::bytea), ''hex''): who has a sid finds its row, and not the other way round';
+COMMENT ON COLUMN session_list.kept_in IS 'redis or table';
+COMMENT ON COLUMN session_list.expires_at IS 'NULL: never';
+COMMENT ON COLUMN session_list.bytes IS 'of its JSON';
+COMMENT ON COLUMN session_list.members IS 'names of what it holds, without the values';
+
+CREATE FUNCTION rate_limit(
+    key text,
+    max_requests integer,
+    period interval,
+    cost integer DEFAULT 1,
+    burst integer DEFAULT NULL,
+    algorithm text DEFAULT 'gcra',
+    OUT allowed boolean,
+    OUT remaining integer,
+    OUT retry_after interval,
+    OUT reset_at timestamptz
+)
+    AS 'MODULE_PATHNAME', 'cache_ext_rate_limit'
+    LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION rate_limit(text, integer, interval, integer, integer, text) IS
+    'at once, count a request: is it allowed, what remains, how long to wait if it is not, and when all is as if nothing had been asked for; algorithm: gcra, fixed_window or sliding_window';
+REVOKE ALL ON FUNCTION rate_limit(text, integer, interval, integer, integer, text) FROM PUBLIC;   -- uses up what others are allowed
+
+CREATE FUNCTION cache_ext_internal.tallies(
+    OUT session_hits bigint,
+    OUT session_misses bigint,
+    OUT session_sets bigint,
+    OUT session_touches bigint,
+    OUT session_destroys bigint,
+    OUT limit_allowed bigint,
+    OUT limit_denied bigint,
+    OUT limit_undecided bigint,
+    OUT limit_forgotten bigint,
+    OUT reset_at timestamptz
+)
+    AS 'MODULE_PATHNAME', 'cache_ext_tallies'
+    LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION cache_ext_internal.tallies() IS 'what session_stats and rate_limit_stats are made from';
+
+CREATE FUNCTION cache_ext_internal.limit_figures(OUT used bigint, OUT room bigint)
+    AS 'MODULE_PATHNAME', 'cache_ext_limit_figures'
+    LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION cache_ext_internal.limit_figures() IS 'rate limits in the memory of the server';
+
+CREATE VIEW session_stats AS
+    SELECT t.session_hits AS hits, t.session_misses AS misses, t.session_sets AS sets,
+        t.session_touches AS touches, t.session_destroys AS destroys, t.reset_at
+    FROM cache_ext_internal.tallies() t;
+COMMENT ON VIEW session_stats IS 'what session functions have done in this database since reset_at (cache_stats_reset), one row';
+COMMENT ON COLUMN session_stats.hits IS 'session_get found one';
+COMMENT ON COLUMN session_stats.destroys IS 'ended one by one, or named by session_destroy_all';
+GRANT SELECT ON session_stats TO PUBLIC;   -- figures, no names
+
+CREATE VIEW rate_limit_stats AS
+    SELECT t.limit_allowed AS allowed, t.limit_denied AS denied, t.limit_undecided AS undecided,
+        t.limit_forgotten AS forgotten, f.used AS in_memory, f.room, t.reset_at
+    FROM cache_ext_internal.tallies() t, cache_ext_internal.limit_figures() f;
+COMMENT ON VIEW rate_limit_stats IS 'what rate_limit has said in this database since reset_at (cache_stats_reset), one row';
+COMMENT ON COLUMN rate_limit_stats.undecided IS 'Redis could not be asked: answered as cache_ext.rate_limit_on_failure says';
+COMMENT ON COLUMN rate_limit_stats.forgotten IS 'limits given up before their time, because more were in use at once than there is room for';
+COMMENT ON COLUMN rate_limit_stats.in_memory IS 'limits that the memory of the server knows now, of all databases';
+GRANT SELECT ON rate_limit_stats TO PUBLIC;   -- figures, no names
+
+---------------------------------------------------------------------------
 -- The link to Redis
 ---------------------------------------------------------------------------
 
@@ -862,6 +1003,25 @@ BEGIN
                 'See statistics_status and cache_doctor().' END
         FROM @extschema@.statistics_status st
         UNION ALL
+        SELECT 'sessions', CASE WHEN away AND used THEN 2 ELSE 0 END,
+            CASE WHEN in_redis THEN 'in Redis' ELSE 'in a table' END,
+            CASE WHEN away AND used THEN
+                'Session functions fail until Redis answers; cache_ext.session_durability = table would keep sessions here instead.' END
+        FROM (SELECT s.hits + s.misses + s.sets > 0 AS used, in_redis, in_redis AND rs.state <> 'ready' AS away
+              FROM @extschema@.session_stats s, @extschema@.redis_status rs,
+                  LATERAL (SELECT rs.state <> 'off' AND current_setting('cache_ext.session_durability') = 'redis') p (in_redis)) s
+        UNION ALL
+        SELECT 'rate limits', CASE WHEN (l.allowed + l.denied > 0 AND rs.state NOT IN ('off', 'ready')) OR l.forgotten > 0 THEN 1 ELSE 0 END,
+            concat_ws('; ', CASE rs.state WHEN 'off' THEN format('%s in the memory of the server, room for %s', l.in_memory, l.room)
+                      WHEN 'ready' THEN 'in Redis'
+                      ELSE format('Redis does not answer: %s', current_setting('cache_ext.rate_limit_on_failure')) END,
+                CASE WHEN l.forgotten > 0 THEN format('%s forgotten before their time', l.forgotten) END),
+            CASE WHEN l.allowed + l.denied > 0 AND rs.state NOT IN ('off', 'ready') THEN
+                     'Limits do not hold for several servers together until Redis answers.'
+                 WHEN l.forgotten > 0 THEN
+                     'More are in use at once than there is room for: preload cache_ext, or set cache_ext.redis_url.' END
+        FROM @extschema@.rate_limit_stats l, @extschema@.redis_status rs
+        UNION ALL
         SELECT 'warming', CASE WHEN w.failed > 0 THEN 1 ELSE 0 END,
             concat_ws('; ', CASE WHEN w.every > 0 THEN format('every %s s', w.every) ELSE 'off' END,
                 CASE WHEN w.ended_at IS NOT NULL THEN format('%s entries at %s', w.loaded, w.ended_at) END,
@@ -946,6 +1106,14 @@ AS $doctor$
         'SELECT @extschema@.cache_ping()'
     FROM @extschema@.redis_status rs WHERE rs.state NOT IN ('off', 'ready')
     UNION ALL
+    SELECT 'warning', 'cache_ext.session_durability',
+        format('%s sessions lie in the table, where nobody looks while Redis keeps them', count(*)),
+        format('ALTER DATABASE %I SET cache_ext.session_durability = %L', current_database(), 'table')
+    FROM cache_ext_internal.session s
+    WHERE s.expires_at > clock_timestamp() AND current_setting('cache_ext.session_durability') = 'redis'
+        AND EXISTS (SELECT FROM @extschema@.redis_status rs WHERE rs.state <> 'off')
+    HAVING count(*) > 0
+    UNION ALL
     SELECT 'warning', w.relation::text, 'it is watched and unlogged: a crash empties it, and no row tells',
         format('ALTER TABLE %s SET LOGGED', w.relation)
     FROM cache_ext_internal.watch w JOIN pg_class c ON c.oid = w.relation WHERE c.relpersistence = 'u'
@@ -995,7 +1163,9 @@ BEGIN
                     USING ERRCODE = 'invalid_parameter_value', HINT = 'Give ''express'', ''nextjs'' or ''django'', or nothing.';
             END IF;
     END CASE;
-    RETURN (SELECT jsonb_object_agg(s.tier, to_jsonb(s) - 'tier') FROM @extschema@.cache_stats s);
+    RETURN (SELECT jsonb_object_agg(s.tier, to_jsonb(s) - 'tier') FROM @extschema@.cache_stats s)
+        || jsonb_build_object('sessions', (SELECT to_jsonb(s) FROM @extschema@.session_stats s),
+            'rate_limits', (SELECT to_jsonb(l) FROM @extschema@.rate_limit_stats l));
 END
 $json$;
 COMMENT ON FUNCTION cache_stats_json(text) IS
@@ -1034,6 +1204,22 @@ AS $metrics$
                 extract(epoch FROM clock_timestamp() - i.oldest)::double precision, 24)
         ) AS f (name, kind, help, value, line)
         UNION ALL
+        SELECT f.name, 'counter', f.help, format('{%s}', concat_ws(',', label.db, f.kind)), f.value, f.line * 10 + 1
+        FROM label, @extschema@.session_stats s, @extschema@.rate_limit_stats l, LATERAL (VALUES
+            ('cache_ext_session_reads_total', 'Sessions asked for.', 'result="hit"', s.hits::double precision, 25),
+            ('cache_ext_session_reads_total', 'Sessions asked for.', 'result="miss"', s.misses, 25),
+            ('cache_ext_session_changes_total', 'Sessions stored, touched and ended.', 'kind="set"', s.sets, 26),
+            ('cache_ext_session_changes_total', 'Sessions stored, touched and ended.', 'kind="touch"', s.touches, 26),
+            ('cache_ext_session_changes_total', 'Sessions stored, touched and ended.', 'kind="destroy"', s.destroys, 26),
+            ('cache_ext_rate_limits_total', 'Requests that rate limits have judged.', 'result="allowed"', l.allowed, 27),
+            ('cache_ext_rate_limits_total', 'Requests that rate limits have judged.', 'result="denied"', l.denied, 27),
+            ('cache_ext_rate_limits_undecided_total', 'Of these, how often Redis could not be asked.', NULL, l.undecided, 28),
+            ('cache_ext_rate_limits_forgotten_total', 'Limits forgotten before their time.', NULL, l.forgotten, 29)
+        ) AS f (name, help, kind, value, line)
+        UNION ALL
+        SELECT 'cache_ext_rate_limits', 'gauge', 'Limits in use in the memory of the server.', format('{%s}', label.db), l.in_memory, 301
+        FROM label, @extschema@.rate_limit_stats l
+        UNION ALL
         SELECT 'cache_ext_redis_up', 'gauge', 'Does Redis answer?', format('{%s}', label.db),
             CASE WHEN rs.state = 'ready' THEN 1 ELSE 0 END, 311
         FROM label, @extschema@.redis_status rs WHERE rs.state <> 'off'
@@ -1045,7 +1231,8 @@ AS $metrics$
     )
     SELECT string_agg(text, E'\n' ORDER BY number, text) || E'\n' FROM line
 $metrics$;
-COMMENT ON FUNCTION cache_metrics() IS 'the figures of cache_stats and invalidation_status as Prometheus reads them';
+COMMENT ON FUNCTION cache_metrics() IS
+    'the figures of cache_stats, invalidation_status, session_stats and rate_limit_stats as Prometheus reads them';
 REVOKE ALL ON FUNCTION cache_metrics() FROM PUBLIC;   -- for those who operate it
 
 CREATE FUNCTION cache_grant(role regrole, level text, prefix text DEFAULT '') RETURNS void
@@ -1054,7 +1241,7 @@ CREATE FUNCTION cache_grant(role regrole, level text, prefix text DEFAULT '') RE
 AS $grant$
 DECLARE
     levels constant text[] := ARRAY['read', 'write', 'admin'];
-    wanted text[] := ARRAY['cache_get', 'cache_get_many', 'cache_exists', 'cache_ttl', 'cache_query'];
+    wanted text[] := ARRAY['cache_get', 'cache_get_many', 'cache_exists', 'cache_ttl', 'cache_query', 'session_get'];
     f regprocedure;
 BEGIN
     IF role IS NULL OR level IS NULL OR prefix IS NULL THEN
@@ -1066,7 +1253,8 @@ BEGIN
     END IF;
     IF level IN ('write', 'admin') THEN
         wanted := wanted || ARRAY['cache_set', 'cache_set_many', 'cache_add', 'cache_delete', 'cache_expire', 'cache_incr',
-            'cache_invalidate', 'cache_invalidate_tags', 'cache_invalidate_pattern', 'cache_publish'];
+            'cache_invalidate', 'cache_invalidate_tags', 'cache_invalidate_pattern', 'cache_publish',
+            'session_set', 'session_touch', 'session_destroy', 'session_regenerate', 'session_destroy_all', 'rate_limit'];
     END IF;
     IF level = 'admin' THEN
         IF prefix <> '' THEN
@@ -1086,6 +1274,9 @@ BEGIN
     LOOP
         EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO %s', f, role);
     END LOOP;
+    IF level = 'admin' THEN
+        EXECUTE format('GRANT SELECT ON @extschema@.session_list TO %s', role);
+    END IF;
     IF prefix <> '' THEN
         EXECUTE format('ALTER ROLE %s IN DATABASE %I SET cache_ext.allowed_prefix = %L', role, current_database(), prefix);
     ELSE

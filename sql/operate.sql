@@ -26,7 +26,7 @@ SELECT cache_stats_json('express') #> '{data,misses}' AS express, cache_stats_js
 SELECT cache_stats_json('unheard-of');
 SELECT substring(line FROM ',tier.*') AS line FROM regexp_split_to_table(cache_metrics(), E'\n') AS line WHERE line ~ '^cache_ext_hits_total.*query';
 SELECT count(*) AS malformed FROM regexp_split_to_table(cache_metrics(), E'\n') AS line
- WHERE line !~ '^(# (HELP|TYPE) [a-z0-9_]+ .+|[a-z0-9_]+\{database="[^"]+"(,tier="[a-z]+")?\} [-+.e0-9]+|)$';
+ WHERE line !~ '^(# (HELP|TYPE) [a-z0-9_]+ .+|[a-z0-9_]+\{database="[^"]+"(,(tier|result|kind)="[a-z]+")?\} [-+.e0-9]+|)$';
 
 -- explanations
 SELECT key, tier, reason FROM cache_explain('operate:never');

@@ -10,6 +10,7 @@
 #include "ext/cache/load_lock.hpp"
 #include "ext/cache/memory.hpp"
 #include "ext/invalidation/items.hpp"
+#include "ext/limits/limits.hpp"
 #include "ext/statistics/capture.hpp"
 #include "ext/worker.hpp"
 #include "pg/objects.hpp"
@@ -33,6 +34,7 @@ _PG_init(void)
 	cache_ext::cache::register_memory();
 	cache_ext::cache::register_load_marks();
 	cache_ext::cache::register_counters();
+	cache_ext::limits::register_limits();
 	cache_ext::worker::register_worker();
 }
 }

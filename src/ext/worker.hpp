@@ -24,7 +24,8 @@ enum class Work
 {
 	kPartialRows,
 	kOutbox,
-	kFilling
+	kFilling,
+	kSessions
 };
 void note_committed_changes_soon(Work work = Work::kPartialRows);
 

@@ -37,6 +37,7 @@ constexpr int kDefaultIdleTimeoutS = 300;
 constexpr int kMaxIdleTimeoutS = 24 * 3600;
 constexpr int kDefaultTtlS = 300;
 constexpr int kMaxTtlS = 10 * 365 * 24 * 3600;
+constexpr int kDefaultSessionTtlS = 24 * 3600;
 constexpr int kDefaultMaxValueSizeKb = 1024;
 constexpr int kMaxMaxValueSizeKb = 32 * 1024;
 constexpr int kDefaultMemorySizeKb = 64 * 1024;
@@ -71,6 +72,9 @@ int invalidation_mode = kInvalidationAsync;
 int invalidation_timeout_ms = kDefaultInvalidationTimeoutMs;
 int memory_size_kb = kDefaultMemorySizeKb;
 int warm_interval_s = 0;
+int session_ttl_s = kDefaultSessionTtlS;
+int session_durability = kSessionsInRedis;
+int rate_limit_on_failure = kLimitLocal;
 int log_level = LOG;
 int log_every_s = 0;
 unsigned int redis_settings_generation = 1;
@@ -333,6 +337,34 @@ define_cache_settings()
 	                        GUC_UNIT_KB, nullptr, nullptr, nullptr);
 }
 
+static const config_enum_entry kDurabilities[] = {
+    {"redis", kSessionsInRedis, false}, {"table", kSessionsInTable, false}, {nullptr, 0, false}};
+
+static const config_enum_entry kOnFailure[] = {{"local", kLimitLocal, false},
+                                               {"allow", kLimitAllow, false},
+                                               {"deny", kLimitDeny, false},
+                                               {"error", kLimitError, false},
+                                               {nullptr, 0, false}};
+
+static void
+define_session_settings()
+{
+	DefineCustomIntVariable("cache_ext.session_ttl",
+	                        "Life of a session whose cookie has no end of its own.", nullptr,
+	                        &session_ttl_s, kDefaultSessionTtlS, 1, kMaxTtlS, PGC_SUSET, GUC_UNIT_S,
+	                        nullptr, nullptr, nullptr);
+	DefineCustomEnumVariable(
+	    "cache_ext.session_durability", "Where sessions are kept.",
+	    "redis: where connect-redis keeps them, as durable as that Redis is, or in a table while "
+	    "none is configured; table: always in the table, as durable as this database.",
+	    &session_durability, kSessionsInRedis, kDurabilities, PGC_SUSET, 0, nullptr, nullptr,
+	    nullptr);
+	DefineCustomEnumVariable(
+	    "cache_ext.rate_limit_on_failure", "What a rate limit says while Redis cannot be asked.",
+	    "local: what this server counts by itself meanwhile; allow; deny; or error.",
+	    &rate_limit_on_failure, kLimitLocal, kOnFailure, PGC_SUSET, 0, nullptr, nullptr, nullptr);
+}
+
 static const config_enum_entry kLogLevels[] = {{"log", LOG, false},       {"debug1", DEBUG1, false},
                                                {"debug2", DEBUG2, false}, {"debug3", DEBUG3, false},
                                                {"debug4", DEBUG4, false}, {"debug5", DEBUG5, false},
@@ -387,6 +419,7 @@ define_settings()
 	define_redis_settings();
 	define_cache_settings();
 	define_invalidation_settings();
+	define_session_settings();
 	define_log_settings();
 	MarkGUCPrefixReserved("cache_ext");
 }

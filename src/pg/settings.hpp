@@ -53,6 +53,25 @@ enum InvalidationMode
 extern int invalidation_mode;
 extern int invalidation_timeout_ms;
 
+/* Sessions and rate limits. */
+enum SessionDurability
+{
+	kSessionsInRedis, /* where one is configured, else in our table */
+	kSessionsInTable
+};
+extern int session_ttl_s;
+extern int session_durability;
+
+/* What a rate limit says while Redis is configured and cannot be asked. */
+enum LimitOnFailure
+{
+	kLimitLocal, /* what the memory of this server knows */
+	kLimitAllow,
+	kLimitDeny,
+	kLimitError
+};
+extern int rate_limit_on_failure;
+
 /* Of the lines in the log that say what happened: LOG or a DEBUG level. */
 extern int log_level;
 extern int log_every_s; /* between lines with figures of the cache; 0: none */

@@ -30,8 +30,10 @@ constexpr int kWorkerSlots = 64;
 constexpr uint32 kWorkPartialRows = 1;
 constexpr uint32 kWorkOutbox = 2;
 constexpr uint32 kWorkFilling = 4;
-constexpr uint32 kWorkWarming = 8; /* and settings of the database that have changed */
-constexpr uint32 kAllWork = kWorkPartialRows | kWorkOutbox | kWorkFilling | kWorkWarming;
+constexpr uint32 kWorkWarming = 8;   /* and settings of the database that have changed */
+constexpr uint32 kWorkSessions = 16; /* whose time will come */
+constexpr uint32 kAllWork =
+    kWorkPartialRows | kWorkOutbox | kWorkFilling | kWorkWarming | kWorkSessions;
 
 struct WorkerSlot;
 

@@ -8,7 +8,7 @@
  * the last.  Plain functions over plain memory: the journal uses them where
  * no C++ object may live.
  *
- *	key, tag, pattern, tag pattern		the name
+ *	key, session, tag, pattern, tag pattern	the name
  *	publish								length of the channel, channel, message
  *	set									flags, ttl in ms, length of the key, key,
  *										number of tags, each with its length, value
@@ -29,6 +29,7 @@ namespace cache_ext::invalidation {
 enum class ItemKind : char
 {
 	kKey = 'k',
+	kSession = 'x', /* a session's key: whoever knows it has the session, so nobody is told */
 	kTag = 't',
 	kPattern = 'p',
 	kTagPattern = 'T', /* every tag that matches */
@@ -117,6 +118,19 @@ take_item(std::string_view &from, ItemKind &kind, std::string_view &body) noexce
 	kind = static_cast<ItemKind>(from.front());
 	from.remove_prefix(1);
 	return take_bytes(from, body);
+}
+
+/* Does one of these items remove the key of this name? */
+inline bool
+removes_key(std::string_view items, std::string_view name) noexcept
+{
+	ItemKind kind;
+	std::string_view body;
+
+	while (take_item(items, kind, body))
+		if ((kind == ItemKind::kSession || kind == ItemKind::kKey) && body == name)
+			return true;
+	return false;
 }
 
 /* The body of a publish item; the message is what remains. */

@@ -7,6 +7,7 @@
  */
 #include "ext/cache/arguments.hpp"
 
+#include "core/policy/rate_limit.hpp"
 #include "ext/invalidation/items.hpp"
 #include "pg/memory.hpp"
 #include "pg/settings.hpp"
@@ -25,9 +26,27 @@ refuse_null(const char *what)
 	ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED), errmsg("%s must not be null", what)));
 }
 
+/* "limit:<algorithm>:<microseconds>:<key>" */
+static bool
+is_limit(std::string_view name) noexcept
+{
+	constexpr std::string_view kStart = "limit:";
+	size_t colon = name.find(':', kStart.size());
+
+	if (name.substr(0, kStart.size()) != kStart || colon == std::string_view::npos ||
+	    !policy::algorithm_of(name.substr(kStart.size(), colon - kStart.size())))
+		return false;
+
+	size_t end = name.find_first_not_of("0123456789", colon + 1);
+
+	return end != std::string_view::npos && end > colon + 1 && name[end] == ':';
+}
+
 bool
 is_reserved(std::string_view name) noexcept
 {
+	if (is_limit(name))
+		return true;
 	if (name.size() > 2 && (name.substr(0, 2) == "v:" || name.substr(0, 2) == "l:"))
 		return name.find_first_not_of("0123456789", 2) == std::string_view::npos;
 	return name == "floor";
@@ -55,7 +74,7 @@ key_argument(FunctionCallInfo fcinfo, int number)
 }
 
 int64
-ttl_argument(FunctionCallInfo fcinfo, int number)
+ttl_argument(FunctionCallInfo fcinfo, int number, const char *of)
 {
 	if (PG_ARGISNULL(number))
 		return 0;
@@ -66,10 +85,10 @@ ttl_argument(FunctionCallInfo fcinfo, int number)
 
 	if (!(ms > 0.0))
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-		                errmsg("ttl of a cache entry must be greater than zero")));
+		                errmsg("ttl of a %s must be greater than zero", of)));
 	if (ms > static_cast<double>(kMaxTtlMs))
-		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-		                errmsg("ttl of a cache entry is too long")));
+		ereport(ERROR,
+		        (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("ttl of a %s is too long", of)));
 	return ms < 1.0 ? 1 : static_cast<int64>(ms);
 }
 

@@ -16,7 +16,8 @@ namespace cache_ext::cache {
 /* The longest life of an entry: 10,000 years. */
 constexpr int64 kMaxTtlMs = INT64CONST(10000) * 366 * 24 * 3600 * 1000;
 
-/* Versions, leases and the floor lie under these names: a value there would break them. */
+/* Versions, leases, the floor and rate limits lie under these names: a value there would break
+ * them. */
 bool is_reserved(std::string_view name) noexcept;
 
 /* All of these may raise: call them with no C++ object alive that has a destructor. */
@@ -30,7 +31,7 @@ void check_key(std::string_view key);
 std::string_view key_argument(FunctionCallInfo fcinfo, int number);
 
 /* Milliseconds, 0 for NULL; months count 30 days, as elsewhere in PostgreSQL. */
-int64 ttl_argument(FunctionCallInfo fcinfo, int number);
+int64 ttl_argument(FunctionCallInfo fcinfo, int number, const char *of = "cache entry");
 
 /* Is it the bare one? */
 bool dialect_argument(FunctionCallInfo fcinfo, int number);

@@ -25,49 +25,19 @@
 #include "ext/cache/at_once_memory.hpp"
 #include "ext/cache/cache.hpp"
 #include "ext/cache/conversation.hpp"
+#include "ext/cache/delivery_wait.hpp"
 #include "ext/cache/memory.hpp"
 #include "ext/cache/tier.hpp"
-#include "ext/worker.hpp"
 #include "pg/guard.hpp"
 #include "pg/settings.hpp"
 
 extern "C" {
 #include "common/int.h"
-#include "pgstat.h"
-#include "storage/latch.h"
-#include "utils/timestamp.h"
 }
 
 namespace cache_ext::cache {
 
 constexpr int kAttempts = 32;
-constexpr int kLookAgainMs = 1;
-
-/* Until cache_ext.command_timeout has passed. */
-class Deadline
-{
-  public:
-	Deadline() : end_(GetCurrentTimestamp() + pg::command_timeout_ms * INT64CONST(1000)) {}
-
-	/* False when the time is over. */
-	bool pause() const
-	{
-		if (GetCurrentTimestamp() >= end_)
-			return false;
-		pg::call([] {
-			worker::wake();
-			(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_EXIT_ON_PM_DEATH | WL_TIMEOUT, kLookAgainMs,
-			                 PG_WAIT_EXTENSION);
-			ResetLatch(MyLatch);
-			CHECK_FOR_INTERRUPTS();
-		});
-		return true;
-	}
-
-  private:
-	TimestampTz end_;
-};
-
 /* Is an invalidation of the key on its way to Redis? */
 static bool
 is_awaited(std::string_view key)
@@ -83,7 +53,7 @@ template <typename Change>
 static bool
 change_watched(std::string_view key, Change &&change)
 {
-	Deadline deadline;
+	DeliveryWait deadline;
 
 	for (int attempt = 0; attempt < kAttempts;)
 	{
@@ -268,7 +238,7 @@ increase_enveloped(std::string_view key, int64 by)
 static void
 await_deliveries(std::string_view key)
 {
-	Deadline deadline;
+	DeliveryWait deadline;
 
 	while (is_awaited(key))
 		if (!deadline.pause())

@@ -156,16 +156,28 @@ join() noexcept
 	return own;
 }
 
+static Counts &
+own_counts() noexcept
+{
+	return (own != nullptr ? own : join())->counts;
+}
+
 static TierCounts &
 of_tier(Tier tier) noexcept
 {
-	return (own != nullptr ? own : join())->counts.tiers[static_cast<int>(tier)];
+	return own_counts().tiers[static_cast<int>(tier)];
 }
 
 void
 count(Tier tier, Event event, uint64 times) noexcept
 {
 	of_tier(tier).events[static_cast<int>(event)] += times;
+}
+
+void
+count(Tally tally, uint64 times) noexcept
+{
+	own_counts().tallies[static_cast<int>(tally)] += times;
 }
 
 uint64

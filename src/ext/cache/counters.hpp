@@ -45,9 +45,25 @@ struct TierCounts
 	uint64 latencies[kLatencies];
 };
 
+/* What else is counted: sessions and rate limits. */
+enum class Tally
+{
+	kSessionHit,
+	kSessionMiss,
+	kSessionSet,
+	kSessionTouched,
+	kSessionDestroyed,
+	kLimitAllowed,
+	kLimitDenied,
+	kLimitUndecided, /* nobody could tell: Redis was away */
+	kLimitForgotten  /* too early, to make room in shared memory */
+};
+constexpr int kTallies = 9;
+
 struct Counts
 {
 	TierCounts tiers[kTiers];
+	uint64 tallies[kTallies];
 };
 
 /* Hooks for shared memory; without preloading each session counts for itself. */
@@ -55,6 +71,7 @@ void register_counters();
 
 /* Neither fails, waits nor allocates. */
 void count(Tier tier, Event event, uint64 times = 1) noexcept;
+void count(Tally tally, uint64 times = 1) noexcept;
 void count_latency(Tier tier, uint64 ns) noexcept;
 
 /* Nanoseconds of a clock that only goes forward. */

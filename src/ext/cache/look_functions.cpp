@@ -23,6 +23,7 @@
 #include "ext/cache/tier.hpp"
 #include "ext/invalidation/items.hpp"
 #include "ext/invalidation/journal.hpp"
+#include "ext/sessions/sessions.hpp"
 #include "pg/guard.hpp"
 #include "pg/memory.hpp"
 #include "pg/settings.hpp"
@@ -152,14 +153,11 @@ put_row(ReturnSetInfo *result, const Look &look, std::string_view key)
 
 constexpr const char *kScanStep = "1000";
 
-/* Sessions are kept under their identifiers, and whoever knows one has the session. */
-constexpr std::string_view kSessionPrefix = "sess:";
-
 bool
 is_listed(std::string_view name)
 {
 	return !name.empty() && name.size() <= invalidation::kMaxNameBytes && !is_reserved(name) &&
-	       name.substr(0, kSessionPrefix.size()) != kSessionPrefix &&
+	       name.substr(0, sessions::kKeyPrefix.size()) != sessions::kKeyPrefix &&
 	       name.find('\0') == std::string_view::npos &&
 	       pg_verify_mbstr(GetDatabaseEncoding(), name.data(), static_cast<int>(name.size()), true);
 }

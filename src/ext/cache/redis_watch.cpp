@@ -8,6 +8,8 @@
  */
 #include "ext/cache/redis_watch.hpp"
 
+#include <iterator>
+
 #include "ext/cache/conversation.hpp"
 
 namespace cache_ext::cache {
@@ -19,7 +21,8 @@ static uint64 last_watch = 0;
 static bool watching = false;
 
 bool
-RedisWatch::begin(const std::vector<std::string> &names, pg::RedisServer *server)
+RedisWatch::begin(const std::vector<std::string> &names, pg::RedisServer *server,
+                  const std::vector<Command> &look, std::vector<Reply> *seen)
 {
 	std::vector<std::string_view> arguments{"WATCH"};
 	redis::Request request;
@@ -28,6 +31,8 @@ RedisWatch::begin(const std::vector<std::string> &names, pg::RedisServer *server
 	if (watching)
 		request.add({"UNWATCH"});
 	request.add(arguments);
+	for (const Command &command : look)
+		request.add(command);
 
 	auto replies = ask(request, server);
 
@@ -35,14 +40,19 @@ RedisWatch::begin(const std::vector<std::string> &names, pg::RedisServer *server
 	number_ = ++last_watch;
 	if (!replies)
 		return false;
-	if (!replies->back().is_ok())
+
+	auto answer = replies->end() - static_cast<std::ptrdiff_t>(look.size()) - 1;
+
+	if (!answer->is_ok())
 	{
-		if (replies->back().is_error())
-			pg::redis_note_refusal(replies->back());
+		if (answer->is_error())
+			pg::redis_note_refusal(*answer);
 		else
 			pg::redis_disconnect();
 		return false;
 	}
+	if (seen != nullptr)
+		seen->assign(std::make_move_iterator(answer + 1), std::make_move_iterator(replies->end()));
 	watching = true;
 	connection_ = server->connection;
 	return true;
@@ -51,12 +61,19 @@ RedisWatch::begin(const std::vector<std::string> &names, pg::RedisServer *server
 RedisWatch::Outcome
 RedisWatch::execute(std::initializer_list<std::string_view> command, Reply *reply)
 {
+	return execute_all({Command(command)}, reply);
+}
+
+RedisWatch::Outcome
+RedisWatch::execute_all(const std::vector<Command> &commands, Reply *reply)
+{
 	redis::Request request;
 
 	if (number_ != last_watch || pg::redis_connection() != connection_)
 		return Outcome::kConflict;
 	request.add({"MULTI"});
-	request.add(command);
+	for (const Command &command : commands)
+		request.add(command);
 	request.add({"EXEC"});
 	watching = false;
 	++last_watch;

@@ -32,10 +32,19 @@ class RedisWatch
 		kUnavailable /* nobody knows: Redis is away or refuses */
 	};
 
-	/* False: Redis is away or refuses, nothing is watched. */
-	bool begin(const std::vector<std::string> &names, pg::RedisServer *server);
+	using Command = std::vector<std::string_view>;
+
+	/*
+	 * False: Redis is away or refuses, nothing is watched.  What is looked at right after
+	 * the watch has begun travels with it; its replies may be errors.
+	 */
+	bool begin(const std::vector<std::string> &names, pg::RedisServer *server,
+	           const std::vector<Command> &look = {}, std::vector<redis::Reply> *seen = nullptr);
 
 	Outcome execute(std::initializer_list<std::string_view> command, redis::Reply *reply = nullptr);
+
+	/* All of them or none; *reply is that of the first. */
+	Outcome execute_all(const std::vector<Command> &commands, redis::Reply *reply = nullptr);
 
   private:
 	uint64 number_ = 0;

@@ -27,6 +27,7 @@ PG_FUNCTION_INFO_V1(cache_ext_stats);
 PG_FUNCTION_INFO_V1(cache_ext_stats_reset);
 PG_FUNCTION_INFO_V1(cache_ext_explain);
 PG_FUNCTION_INFO_V1(cache_ext_memory_is_there);
+PG_FUNCTION_INFO_V1(cache_ext_tallies);
 }
 
 namespace cache_ext::cache {
@@ -296,6 +297,24 @@ cache_ext_stats_reset(PG_FUNCTION_ARGS)
 	(void) fcinfo;
 	cache::reset_counts();
 	PG_RETURN_VOID();
+}
+
+/* A row: what has been counted of sessions and rate limits, in the order of Tally. */
+Datum
+cache_ext_tallies(PG_FUNCTION_ARGS)
+{
+	TupleDesc columns;
+	TimestampTz reset_at;
+	cache::Counts counts = cache::counts_of_database(&reset_at);
+	Datum values[cache::kTallies + 1];
+	bool nulls[cache::kTallies + 1] = {};
+
+	if (get_call_result_type(fcinfo, nullptr, &columns) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+	for (int i = 0; i < cache::kTallies; ++i)
+		values[i] = Int64GetDatum(static_cast<int64>(counts.tallies[i]));
+	values[cache::kTallies] = TimestampTzGetDatum(reset_at);
+	return HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(columns), values, nulls));
 }
 
 Datum

@@ -106,6 +106,7 @@ Delivery::deliver(const Channel &channel, Plan &plan, const Taken &taken, bool w
 
 	Versions versions(plan);
 	FullNames keys(plan.keys);
+	FullNames sessions(plan.sessions);
 	Stream stream(channel);
 	bool values = with_values && !plan.values.empty();
 	bool empties = !sets.done();
@@ -118,6 +119,7 @@ Delivery::deliver(const Channel &channel, Plan &plan, const Taken &taken, bool w
 		else if (!versions.empty())
 			versions.send(&stream, taken.insert_lsn);
 		stream.add_many({"UNLINK"}, keys.names());
+		stream.add_many({"UNLINK"}, sessions.names());
 		sets.ask_which(&stream);
 		if (!empties && !values)
 			add_messages(&stream, plan, taken); /* nothing else is to come before */

@@ -171,6 +171,14 @@ collect_tag(std::string_view tag)
 }
 
 void
+collect_session(std::string_view key)
+{
+	check_name(key, "session");
+	add_name(ItemKind::kSession, key);
+	bound_journal();
+}
+
+void
 collect_pattern(std::string_view pattern)
 {
 	check_pattern(pattern);
@@ -324,6 +332,7 @@ pending_value(std::string_view key)
 					return {Pending::kRemoved, {}, 0};
 			return {Pending::kSet, set.value, static_cast<int64>(set.ttl_ms)};
 		case ItemKind::kKey:
+		case ItemKind::kSession:
 			if (body == key)
 				return {Pending::kRemoved, {}, 0};
 			break;
@@ -344,6 +353,17 @@ pending_value(std::string_view key)
 		}
 	}
 	return {removed ? Pending::kRemoved : Pending::kNothing, {}, 0};
+}
+
+bool
+removal_collected(std::string_view key) noexcept
+{
+	const Journal *j = open_journal();
+
+	for (int i = 0; j != nullptr && i < j->count; ++i)
+		if (removes_key(item_bytes(j, j->entries[i]), key))
+			return true;
+	return false;
 }
 
 bool

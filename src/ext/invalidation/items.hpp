@@ -35,6 +35,9 @@ void check_allowed(std::string_view name, const char *what);
 void collect_key(std::string_view key);
 void collect_tag(std::string_view tag);
 
+/* The key of a session: removed like a key, but in no event, no form and no message. */
+void collect_session(std::string_view key);
+
 /* A glob pattern as Redis knows them; one without wildcards is collected as the key it means. */
 void collect_pattern(std::string_view pattern);
 
@@ -72,6 +75,9 @@ struct PendingValue
 	int64 ttl_ms;           /* of kSet, 0: the default */
 };
 PendingValue pending_value(std::string_view key);
+
+/* Has it removed this very name, as a key or as a session's? */
+bool removal_collected(std::string_view key) noexcept;
 
 /* Anything collected and not rolled back?  Such a transaction takes no hits and stores nothing. */
 bool have_items() noexcept;

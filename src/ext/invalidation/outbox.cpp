@@ -172,6 +172,40 @@ outbox_pending(const uint32 *buckets, int count, Snapshot snapshot)
 	return pending;
 }
 
+bool
+removal_pending(std::string_view key, Snapshot snapshot, bool also_retained)
+{
+	Relation outbox = open_table("outbox", AccessShareLock);
+	TupleDesc columns = RelationGetDescr(outbox);
+	uint32 buckets[] = {bucket_of(NameKind::kKey, key), kBucketOfAll};
+	bool pending = false;
+
+	std::sort(buckets, buckets + 2);
+	if (RelationGetNumberOfBlocks(outbox) > 0)
+	{
+		/* As in outbox_pending(). */
+		TableScanDesc scan = table_beginscan_strat(
+		    outbox, IsolationIsSerializable() ? SnapshotSelf : snapshot, 0, nullptr, true, false);
+		HeapTuple row;
+
+		while (!pending && (row = heap_getnext(scan, ForwardScanDirection)) != nullptr)
+		{
+			CHECK_FOR_INTERRUPTS();
+			if (!is_about(row, columns, buckets, 2))
+				continue;
+
+			bool null;
+			bytea *payload =
+			    DatumGetByteaPP(heap_getattr(row, outbox_column::payload + 1, columns, &null));
+
+			pending = removes_key({VARDATA_ANY(payload), VARSIZE_ANY_EXHDR(payload)}, key);
+		}
+		table_endscan(scan);
+	}
+	table_close(outbox, AccessShareLock);
+	return pending || (also_retained && retained_removes(key, snapshot));
+}
+
 static bool
 is_lapse(HeapTuple row, TupleDesc columns)
 {

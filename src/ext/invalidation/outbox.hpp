@@ -10,6 +10,8 @@
  */
 #pragma once
 
+#include <string_view>
+
 #include "core/base/digest.hpp"
 #include "pg/server.hpp"
 
@@ -43,6 +45,13 @@ struct RedisState
 	Digest incarnation;
 };
 RedisState read_redis_state(Snapshot snapshot);
+
+/*
+ * Has a commit that the snapshot sees removed the key of this name, and Redis has not
+ * confirmed it?  Unlike the above exact, and never tired of looking.  also_retained: nor
+ * may be relied on to remember what it has confirmed.
+ */
+bool removal_pending(std::string_view key, Snapshot snapshot, bool also_retained);
 
 /* Is the extension installed in this database?  Its tables may be used only then. */
 bool outbox_exists();

@@ -153,6 +153,11 @@ Plan::add_item(ItemKind kind, std::string_view whole, std::string_view body, Tra
 		if (fresh)
 			keys.push_back(body);
 		break;
+	case ItemKind::kSession:
+		touch(bucket_of(NameKind::kKey, body), xmin);
+		if (fresh)
+			sessions.push_back(body);
+		break;
 	case ItemKind::kTag:
 		touch(bucket_of(NameKind::kTag, body), xmin);
 		if (fresh)

@@ -58,6 +58,7 @@ struct Value
 struct Plan
 {
 	Names keys;
+	Names sessions;
 	Names tags;
 	Names patterns;
 	Names tag_patterns;

@@ -56,6 +56,7 @@ fine_item_bucket(ItemKind kind, std::string_view body)
 	switch (kind)
 	{
 	case ItemKind::kKey:
+	case ItemKind::kSession:
 		return fine_bucket_of(NameKind::kKey, body);
 	case ItemKind::kTag:
 		return fine_bucket_of(NameKind::kTag, body);
@@ -192,7 +193,7 @@ find_lasting(const Journal *j)
 		std::string_view body = body_bytes(j, entry);
 		SetBody set;
 
-		if (entry.kind == ItemKind::kKey)
+		if (entry.kind == ItemKind::kKey || entry.kind == ItemKind::kSession)
 			keys.insert(body);
 		else if (entry.kind == ItemKind::kTag)
 			tags.insert(body);
@@ -256,6 +257,7 @@ removes(ItemKind kind, std::string_view body, const SetBody &set)
 	switch (kind)
 	{
 	case ItemKind::kKey:
+	case ItemKind::kSession:
 		return body == set.key;
 	case ItemKind::kPattern:
 		return glob_match(body, set.key);

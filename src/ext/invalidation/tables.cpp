@@ -353,6 +353,27 @@ any_retained()
 	return found;
 }
 
+bool
+retained_removes(std::string_view key, Snapshot snapshot)
+{
+	Relation heap = open_table("retained", AccessShareLock);
+	Scan scan(heap, snapshot, false);
+	bool found = false;
+
+	for (HeapTuple tuple = scan.next(); tuple != nullptr && !found; tuple = scan.next())
+	{
+		bool null;
+		bytea *payload = DatumGetByteaPP(
+		    heap_getattr(tuple, retained_column::payload + 1, RelationGetDescr(heap), &null));
+
+		CHECK_FOR_INTERRUPTS();
+		found = removes_key({VARDATA_ANY(payload), VARSIZE_ANY_EXHDR(payload)}, key);
+	}
+	scan.end();
+	table_close(heap, AccessShareLock);
+	return found;
+}
+
 void
 insert_repeat(TimestampTz due, int32 items, const char *payload, size_t length)
 {

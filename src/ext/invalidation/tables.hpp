@@ -104,6 +104,7 @@ void insert_retained(const Digest &incarnation, int32 items, const char *payload
 void requeue_retained();
 int64 purge_retained(TimestampTz before); /* returns how many went */
 bool any_retained();
+bool retained_removes(std::string_view key, Snapshot snapshot);
 
 /* Items to be delivered once more, and when. */
 void insert_repeat(TimestampTz due, int32 items, const char *payload, size_t length);

@@ -53,9 +53,11 @@ constexpr int kUnreadAfterMs = 5000; /* without a reader of partial rows */
 constexpr int kUnreadFoldMs = 100;   /* between folds then */
 constexpr int kFillAgainMs = 500;    /* to the next look after a filler was started */
 constexpr int kFillRetries = 5;
-constexpr int kWarmAgainMs = 1000; /* to the next look after a warmer was started */
-constexpr int kHeldMs = 20;        /* the longest sleep that nothing interrupts */
-constexpr int kClaimMs = 2000;     /* for a predecessor to be gone */
+constexpr int kWarmAgainMs = 1000;       /* to the next look after a warmer was started */
+constexpr int kExpiryMs = 1000;          /* between steps over the table of sessions */
+constexpr int kExpiryRoundMs = 5 * 1000; /* between rounds */
+constexpr int kHeldMs = 20;              /* the longest sleep that nothing interrupts */
+constexpr int kClaimMs = 2000;           /* for a predecessor to be gone */
 
 bool
 claim_slot(pg::WorkerSlot *slot)
@@ -129,6 +131,8 @@ class Loop
 				fill();
 			if (turn.installed && GetCurrentTimestamp() >= next_warm_)
 				warm();
+			if (turn.installed && expiry_due())
+				expire();
 			if (!turn.installed)
 				return;
 			if (vacuum_due())
@@ -270,6 +274,26 @@ class Loop
 		return (churned_ && now >= next_vacuum_) || (left_over_ && now >= next_leftovers_);
 	}
 
+	/* Sessions that were stored are looked at when the next step is due. */
+	bool expiry_due()
+	{
+		if (pg::take_work(slot_, pg::kWorkSessions) != 0)
+		{
+			sessions_ = true;
+			last_work_ = GetCurrentTimestamp();
+		}
+		return GetCurrentTimestamp() >= next_expiry_;
+	}
+
+	void expire()
+	{
+		attempt(&expiry_, context_);
+		if (turn.expiry.complete)
+			sessions_ = turn.expiry.kept;
+		next_expiry_ =
+		    in_ms(Max(turn.expiry.complete ? kExpiryRoundMs : kExpiryMs, expiry_.pause_ms));
+	}
+
 	void vacuum()
 	{
 		turn.left_over = false;
@@ -284,7 +308,7 @@ class Loop
 	{
 		if (turn.delivery.occupied || churned_ || left_over_ || pg::waiting_work(slot_) != 0)
 			return false;
-		if (turn.delivery.watching && preloaded)
+		if ((turn.delivery.watching || sessions_) && preloaded)
 			return false;
 		if ((fold_wanted_ && fold_.pause_ms == 0) || fill_wanted_ || filler_.running())
 			return false;
@@ -303,7 +327,7 @@ class Loop
 	 */
 	void sleep()
 	{
-		TimestampTz until = Min(Min(next_sweep_, next_delivery_), next_warm_);
+		TimestampTz until = Min(Min(next_sweep_, next_delivery_), Min(next_warm_, next_expiry_));
 		bool held = turn.delivery.hold && waits(pg::kWorkOutbox);
 
 		/* Waiting for Redis has used up the latch; the flags are what counts. */
@@ -349,6 +373,7 @@ class Loop
 	Verb fill_ = {"cache_ext: filling statistics", run_fill, 0, 0, 0, 0};
 	Verb vacuum_ = {"cache_ext: vacuuming", run_vacuum, 0, 0, 0, 0};
 	Verb outbox_vacuum_ = {"cache_ext: vacuuming the outbox", run_outbox_vacuum, 0, 0, 0, 0};
+	Verb expiry_ = {"cache_ext: removing sessions that have ended", run_expiry, 0, 0, 0, 0};
 	Verb figures_ = {"cache_ext: logging figures", run_log_figures, 0, 0, 0, 0};
 	Verb finish_ = {"cache_ext: leaving", invalidation::finish_delivery, 0, 0, 0, 0};
 	bool started_ = false;
@@ -358,6 +383,7 @@ class Loop
 	Child filler_{"cache_ext filler", "cache_ext_filler_main"};
 	Child warmer_{"cache_ext warmer", "cache_ext_warmer_main"};
 	bool churned_ = false;
+	bool sessions_ = false;  /* some are in the table, and their time will come */
 	bool left_over_ = false; /* by the last vacuum */
 	TimestampTz next_sweep_ = 0;
 	TimestampTz next_delivery_ = 0;
@@ -365,6 +391,7 @@ class Loop
 	TimestampTz last_read_ = 0;
 	TimestampTz next_fill_ = 0;
 	TimestampTz next_warm_ = 0;
+	TimestampTz next_expiry_ = 0;
 	TimestampTz next_verification_ = 0;
 	TimestampTz next_vacuum_ = 0;
 	TimestampTz next_leftovers_ = 0;

@@ -202,6 +202,8 @@ work_bit(Work work)
 		return pg::kWorkOutbox;
 	case Work::kFilling:
 		return pg::kWorkFilling;
+	case Work::kSessions:
+		return pg::kWorkSessions;
 	case Work::kPartialRows:
 		break;
 	}

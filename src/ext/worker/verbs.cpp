@@ -194,6 +194,12 @@ run_outbox_vacuum()
 	invalidation::vacuum_outbox();
 }
 
+void
+run_expiry()
+{
+	turn.expiry = sessions::remove_expired();
+}
+
 /* Counts of now, added up over the tiers. */
 static LogFigures
 counted_figures()

@@ -12,6 +12,7 @@
 #pragma once
 
 #include "ext/invalidation/delivery.hpp"
+#include "ext/sessions/sessions.hpp"
 #include "ext/statistics/statistics.hpp"
 #include "pg/server.hpp"
 
@@ -31,6 +32,7 @@ struct Turn
 	int64 passed = 0;       /* partial rows folded since the last vacuum */
 	bool left_over = false; /* something could not be vacuumed yet */
 	bool installed = true;
+	sessions::ExpiryTurn expiry = {true, false};
 };
 extern Turn turn;
 
@@ -55,6 +57,7 @@ void run_fill();
 void run_delivery();
 void run_vacuum();
 void run_outbox_vacuum();
+void run_expiry();
 void run_log_figures();
 
 } /* namespace cache_ext::worker */
