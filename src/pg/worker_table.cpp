@@ -356,6 +356,12 @@ asked_to_leave(WorkerSlot *slot) noexcept
 	return pg_atomic_read_u32(&slot->leave) != 0;
 }
 
+bool
+asked_to_keep_away(WorkerSlot *slot) noexcept
+{
+	return asked_to_leave(slot) && now() < pg_atomic_read_u64(&slot->not_before);
+}
+
 int
 worker_pid(WorkerSlot *slot) noexcept
 {

@@ -67,6 +67,7 @@ uint32 take_work(WorkerSlot *slot,
                  uint32 mask) noexcept; /* what was committed since the last call */
 uint32 waiting_work(WorkerSlot *slot) noexcept;
 bool asked_to_leave(WorkerSlot *slot) noexcept;
+bool asked_to_keep_away(WorkerSlot *slot) noexcept; /* by the same, for some seconds more */
 int worker_pid(WorkerSlot *slot) noexcept;
 
 /* Readers who have paid for partial rows tell the worker, whom it makes fold more often. */

@@ -29,6 +29,9 @@ static_assert(kFineBucketCount % kBucketCount == 0);
 /* The longest key, tag, pattern or channel, in bytes and without the key prefix. */
 constexpr size_t kMaxNameBytes = 8192;
 
+/* What the keys of sessions begin with: whoever knows the rest has the session. */
+constexpr std::string_view kSessionPrefix = "sess:";
+
 enum class NameKind : char
 {
 	kKey = 'k',

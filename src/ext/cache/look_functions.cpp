@@ -23,7 +23,6 @@
 #include "ext/cache/tier.hpp"
 #include "ext/invalidation/items.hpp"
 #include "ext/invalidation/journal.hpp"
-#include "ext/sessions/sessions.hpp"
 #include "pg/guard.hpp"
 #include "pg/memory.hpp"
 #include "pg/settings.hpp"
@@ -157,7 +156,7 @@ bool
 is_listed(std::string_view name)
 {
 	return !name.empty() && name.size() <= invalidation::kMaxNameBytes && !is_reserved(name) &&
-	       name.substr(0, sessions::kKeyPrefix.size()) != sessions::kKeyPrefix &&
+	       name.substr(0, invalidation::kSessionPrefix.size()) != invalidation::kSessionPrefix &&
 	       name.find('\0') == std::string_view::npos &&
 	       pg_verify_mbstr(GetDatabaseEncoding(), name.data(), static_cast<int>(name.size()), true);
 }

@@ -36,6 +36,18 @@ printable(std::string_view text)
 	return clean;
 }
 
+std::string
+printable_name(std::string_view name)
+{
+	std::string_view prefix = pg::key_prefix != nullptr ? pg::key_prefix : "";
+	std::string_view own = begins_with(name, prefix) ? name.substr(prefix.size()) : name;
+
+	for (std::string_view each : {name, own})
+		if (begins_with(each, kSessionPrefix))
+			return std::string(kSessionPrefix) + "...";
+	return printable(name);
+}
+
 bool
 begins_with(std::string_view text, std::string_view start)
 {

@@ -24,6 +24,9 @@ constexpr size_t kNamesInCommand = 500;
 /* Texts from outside: bounded, one line, printable. */
 std::string printable(std::string_view text);
 
+/* A name for everybody to see, with or without the key prefix: a session's key is none. */
+std::string printable_name(std::string_view name);
+
 bool begins_with(std::string_view text, std::string_view start);
 
 /* Redis does not let us touch what a command names; others are none the worse for it. */

@@ -331,7 +331,7 @@ Delivery::narrow_down(const std::vector<const OutboxRow *> &rows, const Plan &pl
 	leave_alone(*rows.front());
 	if (!plan.keys.empty())
 		throw NotPermitted(kConnectionFailure, error.message() + " (one of them is \"" +
-		                                           printable(plan.keys.front()) + "\")");
+		                                           printable_name(plan.keys.front()) + "\")");
 }
 
 /* The same for what a sweep could not go on with; of keys that it finds, see unlink_found(). */

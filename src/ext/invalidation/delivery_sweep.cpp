@@ -190,7 +190,7 @@ Delivery::unlink_found(const Channel &channel, const std::vector<std::string_vie
 				for (size_t n = 0; n < sweep_.pass; ++n)
 					if (!sweep_.jobs[n].tag_sets && sweep_.wants(sweep_.jobs[n], keys[i]))
 						sweep_.forbidden.insert(sweep_.jobs[n].pattern);
-				sweep_.refusal = error.message() + " (\"" + printable(keys[i]) + "\")";
+				sweep_.refusal = error.message() + " (\"" + printable_name(keys[i]) + "\")";
 			}
 	}
 }

@@ -69,6 +69,9 @@ constexpr const char *kKeyIndex = "session_pkey";
 /* A step of the worker; the table is gone over at this pace whatever it holds. */
 constexpr uint32 kPagesOfStep = 512;
 constexpr int kRowsOfStep = 10000;
+constexpr int kStepMs = 1000;
+constexpr int kMsOfPage = 10; /* after a round, so that it costs the same share of the time */
+constexpr int kLongestMs = 60 * 1000;
 
 /* -------------------------------------------------------------------------
  * Statements
@@ -390,7 +393,7 @@ static bool met_sessions = false;
 ExpiryTurn
 remove_expired()
 {
-	ExpiryTurn turn = {true, false};
+	ExpiryTurn turn = {true, false, kStepMs};
 
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
@@ -438,9 +441,14 @@ remove_expired()
 		}
 		if (count < kRowsOfStep)
 			next_page = end;
-		turn = {next_page >= pages, met_sessions};
+		turn.complete = next_page >= pages;
+		turn.kept = met_sessions;
 		if (turn.complete)
+		{
 			next_page = 0;
+			turn.wait_ms =
+			    static_cast<int>(Max(Min(pages, kLongestMs / kMsOfPage) * kMsOfPage, kStepMs));
+		}
 	}
 	if (table != nullptr)
 		table_close(table, NoLock);

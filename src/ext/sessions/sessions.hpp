@@ -14,6 +14,7 @@
 
 #include <string_view>
 
+#include "core/invalidation/bucket.hpp"
 #include "pg/server.hpp"
 
 extern "C" {
@@ -24,7 +25,7 @@ extern "C" {
 namespace cache_ext::sessions {
 
 /* What stands before a sid in Redis, after the key prefix. */
-constexpr std::string_view kKeyPrefix = "sess:";
+constexpr std::string_view kKeyPrefix = invalidation::kSessionPrefix;
 
 /* In Redis, or in our table?  Decided anew with each call. */
 bool kept_in_redis() noexcept;
@@ -78,6 +79,7 @@ struct ExpiryTurn
 {
 	bool complete; /* that was the end of the table */
 	bool kept;     /* there are sessions whose time will come */
+	int wait_ms;   /* until the next turn: the larger the table, the longer after its end */
 };
 ExpiryTurn remove_expired();
 

@@ -53,20 +53,19 @@ constexpr int kUnreadAfterMs = 5000; /* without a reader of partial rows */
 constexpr int kUnreadFoldMs = 100;   /* between folds then */
 constexpr int kFillAgainMs = 500;    /* to the next look after a filler was started */
 constexpr int kFillRetries = 5;
-constexpr int kWarmAgainMs = 1000;       /* to the next look after a warmer was started */
-constexpr int kExpiryMs = 1000;          /* between steps over the table of sessions */
-constexpr int kExpiryRoundMs = 5 * 1000; /* between rounds */
-constexpr int kHeldMs = 20;              /* the longest sleep that nothing interrupts */
-constexpr int kClaimMs = 2000;           /* for a predecessor to be gone */
+constexpr int kWarmAgainMs = 1000; /* to the next look after a warmer was started */
+constexpr int kHeldMs = 20;        /* the longest sleep that nothing interrupts */
+constexpr int kClaimMs = 2000;     /* for a predecessor to be gone */
 
 bool
 claim_slot(pg::WorkerSlot *slot)
 {
 	TimestampTz limit = in_ms(kClaimMs);
 
-	while (!pg::claim_worker_slot(slot))
+	/* One that was started while another was asked to make room would take it again. */
+	while (pg::asked_to_keep_away(slot) || !pg::claim_worker_slot(slot))
 	{
-		if (GetCurrentTimestamp() > limit)
+		if (GetCurrentTimestamp() > limit || pg::asked_to_keep_away(slot))
 			return false;
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_EXIT_ON_PM_DEATH | WL_TIMEOUT, 10,
 		                 PG_WAIT_EXTENSION);
@@ -290,8 +289,7 @@ class Loop
 		attempt(&expiry_, context_);
 		if (turn.expiry.complete)
 			sessions_ = turn.expiry.kept;
-		next_expiry_ =
-		    in_ms(Max(turn.expiry.complete ? kExpiryRoundMs : kExpiryMs, expiry_.pause_ms));
+		next_expiry_ = in_ms(Max(turn.expiry.wait_ms, expiry_.pause_ms));
 	}
 
 	void vacuum()

@@ -32,7 +32,7 @@ struct Turn
 	int64 passed = 0;       /* partial rows folded since the last vacuum */
 	bool left_over = false; /* something could not be vacuumed yet */
 	bool installed = true;
-	sessions::ExpiryTurn expiry = {true, false};
+	sessions::ExpiryTurn expiry = {true, false, 1000};
 };
 extern Turn turn;
 

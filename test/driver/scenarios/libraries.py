@@ -1,4 +1,4 @@
-"""Keys as cache libraries store them: the library writes, the database invalidates, the library sees it no longer."""
+"""Keys and sessions as libraries store them: the library writes, the database invalidates or changes, the library sees it."""
 
 import json
 import os
@@ -34,9 +34,9 @@ def answer(arguments, **options):
     return json.loads(result.stdout)
 
 
-def with_node(redis, mode):
-    with open(os.path.join(CLIENTS, "cache_libraries.mjs")) as script:
-        return answer(["node", "--input-type=module", "--eval", script.read(), redis.path, mode], cwd=FOLDER)
+def with_node(redis, *mode, script="cache_libraries.mjs"):
+    with open(os.path.join(CLIENTS, script)) as text:
+        return answer(["node", "--input-type=module", "--eval", text.read(), redis.path, *mode], cwd=FOLDER)
 
 
 def with_django(redis, mode):
@@ -75,7 +75,31 @@ def what_django_stores_is_invalidated(_):
     check("django_libraries", DJANGO, with_django)
 
 
+def sessions_of_connect_redis_are_the_same_in_sql(_):
+    def body(_, redis, db):
+        def connect(mode):
+            return with_node(redis, mode, "sid", script="connect_sessions.mjs")
+
+        versions = sorted(connect("store"))
+        expect(versions == ["7", "8", "9"], f"there is only connect-redis {versions}")
+        for version in versions:
+            sid = f"{version}-sid"
+            found = db.value("SELECT session_get(%s)", (sid,))
+            expect((found["userId"], found["of"], found["cookie"]["originalMaxAge"]) == (7, version, 3600000), f"SQL reads {found}")
+            db.run("SELECT session_set(%s, session_get(%s) || '{\"role\": \"admin\"}', '10 minutes')", (sid, sid))
+        seen = connect("load")
+        for version in versions:
+            expect(seen[version] and (seen[version]["role"], seen[version]["cookie"]["originalMaxAge"]) == ("admin", 600000) and
+                   590 < seen[version]["ttl"] <= 600, f"connect-redis {version} reads {seen[version]}")
+        expect(db.value("SELECT session_touch('7-sid')") and db.value("SELECT session_destroy_all('userId', '7')") == 3, "SQL finds them not")
+        drained(db)
+        expect(not any(connect("load").values()), "sessions that have ended are there")
+
+    with_servers("connect_sessions", body)
+
+
 TESTS = [
+    sessions_of_connect_redis_are_the_same_in_sql,
     what_libraries_for_node_store_is_invalidated,
     what_django_stores_is_invalidated,
 ] if FOLDER else []

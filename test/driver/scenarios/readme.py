@@ -47,8 +47,8 @@ def every_setting_and_function_that_the_readme_names_exists(_):
         known = {row[0] for row in db.rows(
             "SELECT p.proname FROM pg_proc p JOIN pg_depend d ON d.objid = p.oid AND d.classid = 'pg_proc'::regclass"
             " AND d.deptype = 'e' AND p.pronamespace = 'public'::regnamespace")}
-        named = set(re.findall(r"`((?:cache|statistics|bag_tracking)_\w+)\(", functions)) | \
-            set(re.findall(r"[`, ]((?:cache|statistics|bag_tracking)_\w+)\(", functions))
+        named = set(re.findall(r"`((?:cache|statistics|session|rate|bag_tracking)_\w+)\(", functions)) | \
+            set(re.findall(r"[`, ]((?:cache|statistics|session|rate|bag_tracking)_\w+)\(", functions))
         expect(named <= known, f"README.md names functions that do not exist: {named - known}")
         missing = known - named - {"bag_tracking_ignore_write"}
         expect(not missing, f"README.md does not name {missing}")

@@ -365,6 +365,9 @@ def an_acl_user_of_the_readme_can_do_all_that_is_needed(options):
                     "SELECT cache_incr('counter', 2)", "SELECT cache_add('added', 'x')",
                     "SELECT cache_expire('counter', '1 minute')", "SELECT cache_ttl('counter')",
                     "SELECT cache_exists('counter')", "SELECT cache_keys('*')",
+                    "SELECT session_set('s', '{}')", "SELECT session_get('s')", "SELECT session_touch('s')",
+                    "SELECT session_regenerate('s')", "SELECT session_destroy('s')", "SELECT session_set('s', '{\"userId\": 1}')",
+                    "SELECT session_destroy_all('userId', '1')", "SELECT * FROM session_list", "SELECT rate_limit('r', 5, '1 s')",
                     "SELECT cache_get_many('{order:1,order:2,counter}')", "SELECT cache_delete('plain')",
                     "SELECT cache_publish('said', 'word')", "SELECT cache_invalidate_tags('vendor:1')",
                     "SELECT cache_invalidate_pattern('order:*')", "INSERT INTO orders VALUES (1, 1)",
@@ -372,6 +375,7 @@ def an_acl_user_of_the_readme_can_do_all_that_is_needed(options):
                 db.run(statement)
             wait_for("everything is delivered", lambda: db.value("SELECT pending FROM invalidation_status") == 0)
             expect(redis.ask("EXISTS", "shop:list:a") == 0, "the pattern was not emptied")
+            expect(db.value("SELECT undecided = 0 FROM rate_limit_stats"), "a limit could not be counted")
             denied = redis.ask("ACL", "LOG")
             expect(not denied, f"denied: {denied}")
 

@@ -102,5 +102,18 @@ TEST(Item, EveryCutIsNoticed)
 	EXPECT_TRUE(set.read(body));
 }
 
+TEST(Item, AKeyIsRemovedByItsVeryNameOnly)
+{
+	std::string items = "t" + counted("sess:a") + "k" + counted("sess:b") + "x" +
+	                    counted("sess:c") + "p" + counted("sess:*");
+
+	EXPECT_FALSE(removes_key(items, "sess:a")) << "that is a tag";
+	EXPECT_TRUE(removes_key(items, "sess:b"));
+	EXPECT_TRUE(removes_key(items, "sess:c"));
+	EXPECT_FALSE(removes_key(items, "sess:d"));
+	EXPECT_FALSE(removes_key(items, "sess:"));
+	EXPECT_FALSE(removes_key("", ""));
+}
+
 } /* namespace */
 } /* namespace cache_ext::invalidation */

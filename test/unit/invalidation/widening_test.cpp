@@ -80,5 +80,22 @@ TEST(Widening, NamesOfNoWatchAreCoveredByTheirForm)
 	EXPECT_EQ(widening.covering(ItemKind::kKey, "user:1:cart"), "");
 }
 
+/* "sess:*" would end everybody's. */
+TEST(Widening, SessionsAreNeverReplacedByAForm)
+{
+	std::string patterns = item(ItemKind::kPattern, "sess:*");
+	Widening widening(patterns);
+	std::deque<std::string> names;
+
+	for (int i = 0; i < 5000; ++i)
+	{
+		names.push_back("sess:user" + std::to_string(i) + ":name");
+		widening.learn(ItemKind::kSession, names.back());
+	}
+	widening.settle();
+	for (const std::string &name : names)
+		EXPECT_EQ(widening.covering(ItemKind::kSession, name), "");
+}
+
 } /* namespace */
 } /* namespace cache_ext::invalidation */
