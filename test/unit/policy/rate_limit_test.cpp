@@ -230,6 +230,17 @@ TEST(RateLimit, GivesWhatItPromisesToWhoAsksAllTheTime)
 	EXPECT_GE(given, 302);
 	EXPECT_LE(given, 303);
 
+	/* Nor more, where a request's share of the time is cut to a nanosecond. */
+	Limit fine = gcra(600, 1, 10000);
+
+	state = LimitState();
+	given = 0;
+	for (int64_t now = 0; now < 100; ++now)
+		while (decide(fine, 1, now, &state).allowed)
+			++given;
+	EXPECT_LE(given, 10000 + 99 * 600);
+	EXPECT_GE(given, 10000 + 99 * 450);
+
 	/* A sliding window gives all back after a period and a sixteenth. */
 	Limit sliding = windows(Algorithm::kSlidingWindow, 100, 16 * kSecond);
 
