@@ -14,20 +14,24 @@ ENCODED = SECRET.replace("%", "%25")
 def everything_shown(db):
     """All rows of the extension's views and of its functions without arguments, as text."""
     seen = []
+
+    def look(name, source):
+        try:
+            seen.extend(db.rows(f"SELECT '{name}', r::text FROM {source} r"))
+        except psycopg2.Error as error:     # session_list, and functions that ask Redis
+            seen.append((name, f"{error} {error.diag.message_detail} {error.diag.context}"))
+
     for (name,) in db.rows("""
             SELECT c.oid::regclass::text FROM pg_depend d JOIN pg_class c ON d.classid = 'pg_class'::regclass AND c.oid = d.objid
             WHERE d.deptype = 'e' AND c.relkind IN ('v', 'r')
               AND d.refobjid = (SELECT oid FROM pg_extension WHERE extname = 'cache_ext')"""):
-        seen += db.rows(f"SELECT '{name}', r::text FROM {name} r")
+        look(name, name)
     for (name,) in db.rows("""
             SELECT p.oid::regproc::text FROM pg_depend d JOIN pg_proc p ON d.classid = 'pg_proc'::regclass AND p.oid = d.objid
             WHERE d.deptype = 'e' AND p.pronargs = p.pronargdefaults AND p.pronamespace = 'public'::regnamespace
               AND p.prorettype NOT IN ('trigger'::regtype, 'event_trigger'::regtype) AND p.proname !~ '^bag_tracking|clear|reset'
               AND d.refobjid = (SELECT oid FROM pg_extension WHERE extname = 'cache_ext')"""):
-        try:
-            seen += db.rows(f"SELECT '{name}', r::text FROM {name}() r")
-        except psycopg2.Error as error:
-            seen.append((name, f"{error} {error.diag.message_detail} {error.diag.context}"))
+        look(name, f"{name}()")
     seen += db.rows("SELECT 'pg_stat_activity', a::text FROM pg_stat_activity a WHERE pid <> pg_backend_pid()")
     return seen
 
