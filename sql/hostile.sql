@@ -84,6 +84,12 @@ SELECT cache_get('k', 'SELECT 1 AS one', '1 minute', '{t}');
 SELECT cache_set('k', 'v'), cache_delete('k'), cache_invalidate('k'), cache_invalidate_tags('t'), cache_invalidate_pattern('k*'),
        cache_publish('c', 'm');
 SELECT cache_target_create('evil_target', 'plain'), cache_target_drop('evil_target');
+SET cache_ext.redis_url = '';
+SELECT session_set('h1', '{"userId": 7}'), session_touch('h1'), session_get('h1'), session_regenerate('h1') IS NOT NULL AS moved, session_destroy('h1');
+SELECT session_destroy_all('userId', '7'), pg_catalog.count(*) AS listed FROM session_list;
+SELECT allowed FROM rate_limit('h', 1, '1 hour');
+SELECT misses OPERATOR(pg_catalog.>=) 0::bigint AS counted FROM session_stats;
+RESET cache_ext.redis_url;
 SELECT cache_unwatch('prey.sale'::pg_catalog.regclass);
 ALTER TABLE prey.sale RENAME amount TO price;
 ALTER TABLE prey.sale ALTER kind SET DEFAULT 'c';

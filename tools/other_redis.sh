@@ -12,7 +12,7 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/debian.sh"
 
 folder=${OTHER_REDIS:-/var/tmp/cache_ext_trixie}
-scenarios=(redis_link redis_shared redis_tls delivery outage)
+scenarios=(redis_link redis_shared redis_tls delivery outage sessions)
 servers=(redis valkey)
 
 # A folder with a program redis-server that is the other server, run by its own system's loader.

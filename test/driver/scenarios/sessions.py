@@ -154,6 +154,18 @@ def what_express_stores_sql_reads_and_the_other_way_round(_):
             expect(db.value("SELECT count(*) FROM cache_keys()") == 0, "cache_keys shows sessions")
             db.run("SELECT cache_clear()")
             expect(db.value("SELECT session_get('ever')") == {}, "cache_clear ended a session")
+            # A standby has the same sessions, and may change them; what ends with a commit needs one.
+            with judged(server.copy(work("express_standby"))) as standby, standby.session("shop") as reader:
+                expect(reader.value("SELECT session_get('ever')") == {}, "a standby does not find it")
+                reader.run("SELECT session_set('there', '{\"v\": 1}')")
+                expect(db.value("SELECT session_get('there')") == {"v": 1} and reader.value("SELECT session_touch('there')"),
+                       "what a standby stores is not there")
+                moved = reader.value("SELECT session_regenerate('there')")
+                expect(reader.value("SELECT session_destroy(%s)", (moved,)), "a standby cannot end it")
+                reader.fails("25006", "SELECT session_destroy_all('v', '1')")
+            db.run("BEGIN READ ONLY")
+            db.fails("25006", "SELECT session_set('ever', '{}')")
+            db.run("ROLLBACK")
         # In a database that has not all characters.
         with server.session() as db:
             db.run("CREATE DATABASE latin ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0")
