@@ -160,7 +160,7 @@ SELECT cache_expire('k', NULL);
 SELECT cache_expire('k', '-1 s');
 SELECT cache_incr(NULL);
 SELECT cache_incr('k', NULL);
-SELECT cache_incr('l:1');
+SELECT cache_incr('l:0123456789abcdef0123456789abcdef');
 SELECT cache_keys('');
 SELECT cache_keys(repeat('*', 100));
 

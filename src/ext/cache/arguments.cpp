@@ -7,6 +7,7 @@
  */
 #include "ext/cache/arguments.hpp"
 
+#include "core/base/digest.hpp"
 #include "core/policy/rate_limit.hpp"
 #include "ext/invalidation/items.hpp"
 #include "pg/memory.hpp"
@@ -47,8 +48,10 @@ is_reserved(std::string_view name) noexcept
 {
 	if (is_limit(name))
 		return true;
-	if (name.size() > 2 && (name.substr(0, 2) == "v:" || name.substr(0, 2) == "l:"))
+	if (name.size() > 2 && name.substr(0, 2) == "v:")
 		return name.find_first_not_of("0123456789", 2) == std::string_view::npos;
+	if (name.size() == 2 + 2 * Digest::kSize && name.substr(0, 2) == "l:")
+		return name.find_first_not_of("0123456789abcdef", 2) == std::string_view::npos;
 	return name == "floor";
 }
 
