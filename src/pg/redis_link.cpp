@@ -52,6 +52,8 @@ struct Link
 	redis::Connection protocol;
 	ServerIdentity identity;
 	uint64 number = 0;
+	std::optional<RedisServer> described; /* for this key prefix */
+	std::string prefix;
 	bool spent = false; /* closed after its last replies, because of what they said */
 };
 
@@ -426,12 +428,17 @@ with_link(const ExchangeOptions &options, Fn &&fn) -> std::invoke_result_t<Fn &>
 
 /* The prefix is looked at anew: a reload may have changed it under an open connection. */
 static RedisServer
-describe(const Link &to)
+describe(Link *to)
 {
 	std::string_view prefix = key_prefix != nullptr ? key_prefix : "";
 
-	return {cache::digest_incarnation(to.identity.instance, to.database, prefix),
-	        to.identity.instance, to.identity.known, to.number};
+	if (!to->described || to->prefix != prefix)
+	{
+		to->prefix = prefix;
+		to->described = {cache::digest_incarnation(to->identity.instance, to->database, prefix),
+		                 to->identity.instance, to->identity.known, to->number};
+	}
+	return *to->described;
 }
 
 std::vector<redis::Reply>
@@ -447,7 +454,7 @@ redis_exchange(const redis::Request &request, const ExchangeOptions &options, Re
 		std::vector<redis::Reply> replies = link->protocol.take_replies();
 
 		if (server != nullptr)
-			*server = describe(*link);
+			*server = describe(link);
 		judge_replies(replies, is_worker(options));
 		return replies;
 	});
@@ -456,7 +463,7 @@ redis_exchange(const redis::Request &request, const ExchangeOptions &options, Re
 RedisServer
 redis_server(const ExchangeOptions &options)
 {
-	return with_link(options, [] { return describe(*link); });
+	return with_link(options, [] { return describe(link); });
 }
 
 } /* namespace cache_ext::pg */

@@ -40,6 +40,7 @@ Steps::crash(const State &state)
 	s.fences = lacks(Without::kFenceOverRestart) ? 0 : s.prepared;
 	std::fill_n(s.generations, kWriters, 0);
 	std::fill_n(s.max_xid, kWriters, 0);
+	std::fill_n(s.told, kWriters, lacks(Without::kNothingKnownAtStart) ? 1 : 0);
 	s.unknown_xid = lacks(Without::kUnknownXid) ? 0 : static_cast<u8>(s.next_xid - 1);
 	s.memory = MemoryEntry();
 	s.confirmed = s.batch = s.worker_connection = 0;

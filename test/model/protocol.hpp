@@ -37,6 +37,9 @@ enum class Without
 	kCompareOfVersions,      /* a value in Redis is believed whatever its versions */
 	kWatchOfBareFill,        /* a bare value is stored unconditionally */
 	kLookAtOutbox,           /* Redis is asked though deliveries are pending */
+	kFenceBeforeLook,        /* remembered that nothing is pending though a writer is committing */
+	kGenerationsOfLook,      /* and under the generations of later */
+	kNothingKnownAtStart,    /* generations that begin anew are taken for told */
 	kDeliveryAfterCommit,    /* Redis is told before the commit, and only then */
 	kVersionsBeforeKeys,     /* the worker removes keys before it changes versions */
 	kRowsUntilConfirmed,     /* outbox rows removed before Redis has answered */
@@ -116,6 +119,7 @@ enum class ReaderAt : u8
 	kMissed,
 	kGenerations,
 	kToken,
+	kRemember,
 	kTrust,
 	kVersions,
 	kQueried,
@@ -206,6 +210,7 @@ struct State
 	u8 generations[kWriters];
 	u8 max_xid[kWriters];
 	u8 unknown_xid;
+	u8 told[kWriters]; /* generations that Redis has heard of, and one; 0: nobody knows */
 	MemoryEntry memory;
 	/* worker */
 	WorkerAt worker;

@@ -35,6 +35,17 @@ Steps::memory_current(const State &s) const
 	       std::equal(s.generations, s.generations + kWriters, s.memory.generations);
 }
 
+/* Somebody has looked under the generations that the reader has read. */
+bool
+Steps::is_told(const State &s, const Reader &reader) const
+{
+	bool told = setting_.memory;
+
+	for (int b = 0; b < kWriters; ++b)
+		told = told && s.told[b] == reader.generations[b] + 1;
+	return told;
+}
+
 bool
 Steps::owner_visible(const State &s, u8 owner) const
 {
@@ -183,10 +194,27 @@ Steps::load(const State &state, int r)
 	switch (state.readers[r].at)
 	{
 	case ReaderAt::kToken:
-		if (setting_.redis)
-			reader.trusted = lacks(Without::kLookAtOutbox) || (s.outbox & s.visible) == 0;
-		reader.at = !setting_.redis || late_versions ? ReaderAt::kVersions : ReaderAt::kTrust;
-		reach(s, "reader: looks at the outbox");
+		reader.at = ReaderAt::kTrust;
+		if (!setting_.redis || late_versions)
+			reader.at = ReaderAt::kVersions;
+		else if (lacks(Without::kLookAtOutbox) || is_told(s, reader))
+			reader.trusted = 1;
+		else if ((s.outbox & s.visible) == 0)
+		{
+			reader.trusted = 1;
+			if (setting_.memory)
+				reader.at = ReaderAt::kRemember;
+		}
+		reach(s, "reader: looks at the outbox, unless all is known to be told");
+		break;
+	case ReaderAt::kRemember:
+		for (int b = 0; b < kWriters; ++b)
+			if (reader.busy == 0 || lacks(Without::kFenceBeforeLook))
+				s.told[b] = static_cast<u8>(1 + (lacks(Without::kGenerationsOfLook)
+				                                     ? s.generations[b]
+				                                     : reader.generations[b]));
+		reader.at = ReaderAt::kTrust;
+		reach(s, "reader: remembers that nothing is pending");
 		break;
 	case ReaderAt::kTrust:
 		ask_redis(&s, &reader);

@@ -65,6 +65,7 @@ class Steps
 	u8 fresh_version(State *state, int bucket) const;
 	void change_versions(State *state, u8 buckets) const;
 	bool memory_current(const State &state) const;
+	bool is_told(const State &state, const Reader &reader) const;
 	bool owner_visible(const State &state, u8 owner) const;
 	void ask_redis(State *state, Reader *reader) const;
 

@@ -9,6 +9,7 @@
  *
  *-------------------------------------------------------------------------
  */
+#include <algorithm>
 #include <new>
 
 #include <hiredis/hiredis.h>
@@ -115,7 +116,13 @@ struct Connection::Functions
 		if (static_cast<size_t>(count) > state->limits.elements - state->elements)
 			return refuse(task, "too many array elements");
 		state->elements += static_cast<size_t>(count);
-		return make(task, [](Reply *reply) { reply->kind = Reply::Kind::kArray; });
+		return make(task, [&](Reply *reply) {
+			constexpr size_t kBelieved =
+			    16; /* of the claim: room for the answers of most commands */
+
+			reply->kind = Reply::Kind::kArray;
+			reply->elements.reserve(std::min(static_cast<size_t>(count), kBelieved));
+		});
 	}
 
 	static void *integer(const redisReadTask *task, long long number)
@@ -199,13 +206,13 @@ Request::add(const std::string_view *arguments, size_t count)
 		lengths[i] = arguments[i].size();
 	}
 
-	char *formatted = nullptr;
+	sds formatted = nullptr;
 	long long length =
-	    redisFormatCommandArgv(&formatted, static_cast<int>(count), pointers, lengths);
+	    redisFormatSdsCommandArgv(&formatted, static_cast<int>(count), pointers, lengths);
 
 	if (length < 0 || formatted == nullptr)
 		throw std::bad_alloc();
-	std::unique_ptr<char, void (*)(char *)> owned(formatted, redisFreeCommand);
+	std::unique_ptr<char, void (*)(char *)> owned(formatted, redisFreeSdsCommand);
 
 	bytes_.append(formatted, static_cast<size_t>(length));
 	++commands_;

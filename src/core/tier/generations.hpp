@@ -9,6 +9,8 @@
  * equal sum means that none of them has moved.  Two names in one bucket only cost
  * each other misses.
  *
+ * Beside each counter stands up to which count Redis is known to have heard of it.
+ *
  * Plain memory that may be shared between processes: no pointers, atomics only.
  *
  *-------------------------------------------------------------------------
@@ -30,6 +32,7 @@ struct Generation
 	std::atomic<uint64_t> count;
 	std::atomic<uint64_t> max_xid; /* the highest transaction that has raised the counter */
 	std::atomic<uint64_t> at;      /* when it was raised last: for people */
+	std::atomic<uint64_t> told;    /* what was counted by then Redis has heard; 0: nobody knows */
 };
 
 class Generations
@@ -72,6 +75,14 @@ class Generations
 		}
 		return highest;
 	}
+
+	/* A count as `told` has it: one more, since counting begins without knowing anything. */
+	uint64_t count_to_tell(uint32_t bucket) const noexcept { return all_[bucket].count.load() + 1; }
+	bool is_told(uint32_t bucket, uint64_t count) const noexcept
+	{
+		return all_[bucket].told.load() == count;
+	}
+	void note_told(uint32_t bucket, uint64_t count) noexcept { all_[bucket].told.store(count); }
 
 	const Generation &operator[](uint32_t bucket) const noexcept { return all_[bucket]; }
 

@@ -77,9 +77,9 @@ ask(const redis::Request &request, pg::RedisServer *server, uint64 only_connecti
  * delivery there is nothing to have missed.
  */
 bool
-knows_deliveries(const Trust &trust, const pg::RedisServer &server)
+knows_deliveries(const invalidation::RedisState &state, const pg::RedisServer &server)
 {
-	if (!trust.has_incarnation || trust.incarnation == server.incarnation)
+	if (!state.has_incarnation || state.incarnation == server.incarnation)
 		return true;
 	pg::call([] {
 		if (!RecoveryInProgress())
@@ -103,6 +103,7 @@ mget(const std::vector<std::string> &names)
 	std::vector<std::string_view> arguments{"MGET"};
 	redis::Request request;
 
+	arguments.reserve(1 + names.size());
 	arguments.insert(arguments.end(), names.begin(), names.end());
 	request.add(arguments);
 	return request;

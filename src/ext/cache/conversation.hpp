@@ -45,7 +45,7 @@ bool note_first_refusal(const std::vector<redis::Reply> &replies);
  * Is this where all deliveries are known to?  If not, versions and values here
  * may have missed invalidations; the worker is woken to adopt the place.
  */
-bool knows_deliveries(const Trust &trust, const pg::RedisServer &server);
+bool knows_deliveries(const invalidation::RedisState &state, const pg::RedisServer &server);
 
 /* The version keys of the buckets, appended. */
 void add_version_keys(std::vector<std::string> *names, const std::vector<uint32> &buckets);

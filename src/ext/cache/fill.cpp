@@ -67,12 +67,12 @@ Fill::begin_envelope(const Trust &trust)
 		const Reply &versions = replies->back();
 
 		(void) note_first_refusal(*replies);
-		if (!server.identified || !knows_deliveries(trust, server) || !versions.is_array() ||
+		if (!server.identified || !knows_deliveries(trust.state, server) || !versions.is_array() ||
 		    versions.elements.size() != names.size())
 			return false;
 		if (auto digest = digest_versions(versions, 0, buckets_))
 		{
-			seen_ = {server.connection, trust.epoch, server.incarnation, *digest, {}};
+			seen_ = {server.connection, trust.state.epoch, server.incarnation, *digest, {}};
 			return true;
 		}
 
@@ -106,7 +106,7 @@ Fill::begin_plain(const Trust &trust)
 	if (!watch_.begin(names, &server))
 		return false;
 	seen_.connection = server.connection;
-	return server.identified && knows_deliveries(trust, server);
+	return server.identified && knows_deliveries(trust.state, server);
 }
 
 /*

@@ -15,7 +15,9 @@
 #include "ext/cache/conversation.hpp"
 #include "ext/cache/memory.hpp"
 #include "ext/cache/tier.hpp"
+#include "ext/invalidation/fence.hpp"
 #include "ext/invalidation/outbox.hpp"
+#include "ext/invalidation/told.hpp"
 #include "pg/guard.hpp"
 
 extern "C" {
@@ -27,15 +29,28 @@ namespace cache_ext::cache {
 
 using redis::Reply;
 
+/* Ascending, each once. */
+static void
+arrange(std::vector<uint32> *numbers)
+{
+	std::sort(numbers->begin(), numbers->end());
+	numbers->erase(std::unique(numbers->begin(), numbers->end()), numbers->end());
+}
+
+static std::vector<uint32>
+buckets_among(std::vector<uint32> fine_buckets)
+{
+	for (uint32 &number : fine_buckets)
+		number %= invalidation::kBucketCount;
+	arrange(&fine_buckets);
+	return fine_buckets;
+}
+
 std::vector<uint32>
 buckets_of(std::string_view key, const std::vector<std::string_view> &tags)
 {
-	std::vector<uint32> buckets =
-	    numbers_of_names(key, tags, invalidation::bucket_of, invalidation::kBucketOfAll);
-
-	std::sort(buckets.begin(), buckets.end());
-	buckets.erase(std::unique(buckets.begin(), buckets.end()), buckets.end());
-	return buckets;
+	return buckets_among(
+	    numbers_of_names(key, tags, invalidation::fine_bucket_of, invalidation::kFineBucketOfAll));
 }
 
 Trust
@@ -50,15 +65,30 @@ look_at_outbox(const std::vector<uint32> &buckets)
 		PushActiveSnapshot(GetLatestSnapshot());
 		trust.trusted = !invalidation::outbox_pending(numbers, count, GetActiveSnapshot());
 		if (trust.trusted)
-		{
-			invalidation::RedisState state = invalidation::read_redis_state(GetActiveSnapshot());
-
-			trust.epoch = state.epoch;
-			trust.has_incarnation = state.has_incarnation;
-			trust.incarnation = state.incarnation;
-		}
+			trust.state = invalidation::read_redis_state(GetActiveSnapshot());
 		PopActiveSnapshot();
 	});
+	return trust;
+}
+
+/* The same, of readers: where it is known that Redis has been told, nobody looks. */
+static Trust
+trust_for(const std::vector<uint32> &buckets, std::vector<uint32> &&generations)
+{
+	invalidation::Told told(std::move(generations));
+	Trust known{};
+
+	if (pg::call([&] { return told.is_known(&known.state); }))
+	{
+		known.trusted = known.remembered = true;
+		return known;
+	}
+	pg::call([&] { told.begin_look(); });
+
+	Trust trust = look_at_outbox(buckets);
+
+	if (trust.trusted)
+		pg::call([&] { told.end_look(trust.state); });
 	return trust;
 }
 
@@ -82,21 +112,30 @@ is_for_us(const Envelope &envelope)
 	       envelope.audience == current_audience(envelope.by_settings);
 }
 
-/* A key, and the buckets that it has with the tags it is believed to have. */
+/* A key, the tags it is believed to have, and what it depends on then. */
 struct Question
 {
 	std::string_view key;
+	std::vector<std::string_view> tags;
 	std::vector<uint32> buckets;
+	std::vector<uint32> generations;
 	MemoryToken token; /* where a hit is to be kept in memory */
 };
 
 static Question
-question(std::string_view key, const std::vector<std::string_view> &tags, bool keep)
+question(std::string_view key, std::vector<std::string_view> &&tags, bool keep)
 {
-	/* The token comes first: what the outbox shows no longer must be in the generations. */
-	MemoryToken token = keep ? memory_token(key, tags) : MemoryToken();
+	std::vector<uint32> generations =
+	    numbers_of_names(key, tags, invalidation::fine_bucket_of, invalidation::kFineBucketOfAll);
+	std::vector<uint32> buckets = buckets_among(generations);
 
-	return {key, buckets_of(key, tags), std::move(token)};
+	for (uint32 &number : generations)
+		number = invalidation::generation_of_fine_bucket(number);
+
+	/* The token comes first: what the outbox shows no longer must be in the generations. */
+	MemoryToken token = keep ? memory_token(std::vector<uint32>(generations)) : MemoryToken();
+
+	return {key, std::move(tags), std::move(buckets), std::move(generations), std::move(token)};
 }
 
 /* One look at one key. */
@@ -145,10 +184,16 @@ judge_envelope(const Envelope &envelope, const Circumstances &now,
 
 	if (envelope.key != full_key(question.key))
 		return;
-	if (envelope.token.name_space != current_namespace(now.trust.epoch) ||
-	    envelope.token.incarnation != now.server.incarnation || !is_for_us(envelope))
+	if (envelope.token.name_space != current_namespace(now.trust.state.epoch))
+	{
+		if (now.trust.remembered)
+			invalidation::forget_last_look(); /* somebody may know a later epoch */
 		return;
-	if (buckets_of(question.key, envelope.tags) != question.buckets)
+	}
+	if (envelope.token.incarnation != now.server.incarnation || !is_for_us(envelope))
+		return;
+	if (envelope.tags != question.tags &&
+	    buckets_of(question.key, envelope.tags) != question.buckets)
 	{
 		attempt->other_tags = true;
 		return;
@@ -168,8 +213,8 @@ judge(Reply &&value, const Circumstances &now, const std::optional<Digest> &vers
 {
 	attempt->lookup.outcome = Lookup::Outcome::kMiss;
 	if (versions)
-		attempt->lookup.seen = {now.server.connection, now.trust.epoch, now.server.incarnation,
-		                        *versions, question.buckets};
+		attempt->lookup.seen = {now.server.connection, now.trust.state.epoch,
+		                        now.server.incarnation, *versions, question.buckets};
 	if (!value.is_string())
 		return;
 
@@ -212,24 +257,29 @@ static std::vector<size_t>
 trusted_ones(const std::vector<Question> &questions, std::vector<uint32> *buckets, Trust *trust)
 {
 	std::vector<size_t> trusted;
+	std::vector<uint32> generations;
 
 	for (size_t i = 0; i < questions.size(); ++i)
 	{
+		const Question &each = questions[i];
+
 		trusted.push_back(i);
-		buckets->insert(buckets->end(), questions[i].buckets.begin(), questions[i].buckets.end());
+		buckets->insert(buckets->end(), each.buckets.begin(), each.buckets.end());
+		generations.insert(generations.end(), each.generations.begin(), each.generations.end());
 	}
 	if (questions.size() > 1)
 	{
-		std::sort(buckets->begin(), buckets->end());
-		buckets->erase(std::unique(buckets->begin(), buckets->end()), buckets->end());
+		arrange(buckets);
+		arrange(&generations);
 	}
-	*trust = look_at_outbox(*buckets);
+	*trust = trust_for(*buckets, std::move(generations));
 	if (trust->trusted)
 		return trusted;
 	trusted.clear();
 	for (size_t i = 0; i < questions.size() && questions.size() > 1; ++i)
 	{
-		Trust alone = look_at_outbox(questions[i].buckets);
+		Trust alone =
+		    trust_for(questions[i].buckets, std::vector<uint32>(questions[i].generations));
 
 		if (!alone.trusted)
 			continue;
@@ -285,6 +335,7 @@ attempt(const std::vector<Question> &questions, bool with_left)
 
 	std::vector<std::string> names;
 
+	names.reserve(asked.size() + buckets.size());
 	for (size_t i : asked)
 		names.push_back(full_key(questions[i].key));
 
@@ -299,8 +350,11 @@ attempt(const std::vector<Question> &questions, bool with_left)
 
 	auto replies = ask(request, &now.server);
 
-	if (!replies || !now.server.identified || !knows_deliveries(now.trust, now.server))
+	if (!replies || !now.server.identified || !knows_deliveries(now.trust.state, now.server))
+	{
+		invalidation::forget_last_look();
 		return results;
+	}
 
 	Reply &reply = replies->front();
 
@@ -363,7 +417,7 @@ look_up(std::string_view key, const std::vector<std::string_view> &tags)
 	bool keep = memory_available();
 	std::vector<Question> questions;
 
-	questions.push_back(question(key, tags, keep));
+	questions.push_back(question(key, std::vector<std::string_view>(tags), keep));
 	return std::move(look_up(std::move(questions), keep).front());
 }
 

@@ -332,9 +332,15 @@ decode_tags(std::string_view encoded)
 	return tags;
 }
 
-/* The generations first: one raised after them voids what is stored under them. */
 MemoryToken
 memory_token(std::string_view key, const std::vector<std::string_view> &tags)
+{
+	return memory_token(generations_of(key, tags));
+}
+
+/* The generations first: one raised after them voids what is stored under them. */
+MemoryToken
+memory_token(std::vector<uint32> &&generations)
 {
 	MemoryToken token;
 
@@ -342,7 +348,7 @@ memory_token(std::string_view key, const std::vector<std::string_view> &tags)
 		return token;
 	(void) invalidation::last_unknown_xid(); /* early, so that it is long ago for readers */
 	token.taken_at = GetCurrentTimestamp();
-	token.buckets = generations_of(key, tags);
+	token.buckets = std::move(generations);
 	token.sum = invalidation::generations().sum(token.buckets.data(), token.buckets.size());
 	token.busy = pg::call([&] {
 		return invalidation::fence_is_up(token.buckets.data(),

@@ -90,6 +90,7 @@ struct MemoryToken
 };
 
 MemoryToken memory_token(std::string_view key, const std::vector<std::string_view> &tags);
+MemoryToken memory_token(std::vector<uint32> &&generations); /* those of its names */
 
 /* Is it for an entry with exactly these tags? */
 bool memory_token_covers(const MemoryToken &token, std::string_view key,

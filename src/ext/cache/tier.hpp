@@ -17,6 +17,7 @@
 #include "core/invalidation/bucket.hpp"
 #include "core/redis/reply.hpp"
 #include "ext/cache/redis_watch.hpp"
+#include "ext/invalidation/outbox.hpp"
 #include "pg/server.hpp"
 
 namespace cache_ext::cache {
@@ -28,9 +29,8 @@ namespace cache_ext::cache {
 struct Trust
 {
 	bool trusted; /* no undelivered invalidation of these buckets, and the tier is open */
-	uint64 epoch;
-	bool has_incarnation;
-	Digest incarnation; /* the server that all deliveries so far are known to */
+	invalidation::RedisState state;
+	bool remembered; /* of an earlier look: the state may have changed since */
 };
 
 /* Looks at the outbox in a snapshot of now. */

@@ -15,7 +15,6 @@
 #include <new>
 
 #include "ext/invalidation/queue.hpp"
-#include "pg/settings.hpp"
 #include "pg/shared_memory.hpp"
 
 extern "C" {
@@ -53,26 +52,17 @@ SetCommitting set_committing = nullptr;
 void
 request_fence()
 {
-	if (pg::memory_size_kb > 0)
-		RequestAddinShmemSpace(sizeof(SharedFence));
+	RequestAddinShmemSpace(sizeof(SharedFence));
 }
 
 void
 attach_fence()
 {
-	if (pg::memory_size_kb > 0)
-		shared = pg::attach_shared<SharedFence>("cache_ext fence", sizeof(SharedFence),
-		                                        [](void *area) { new (area) SharedFence(); });
+	shared = pg::attach_shared<SharedFence>("cache_ext fence", sizeof(SharedFence),
+	                                        [](void *area) { new (area) SharedFence(); });
 }
 
 pg::SharedArea area = {request_fence, attach_fence};
-
-/* Databases are strangers: their equal names begin at different generations. */
-uint32
-generation_of_fine_bucket(uint32 bucket) noexcept
-{
-	return (bucket + murmurhash32(MyDatabaseId)) % tier::kGenerations;
-}
 
 void
 set_fence_tag(LOCKTAG *tag, uint32 generation)
@@ -149,6 +139,13 @@ offer_sets(const Journal *journal)
 
 } /* namespace */
 
+/* Databases are strangers: their equal names begin at different generations. */
+uint32
+generation_of_fine_bucket(uint32 bucket) noexcept
+{
+	return (bucket + murmurhash32(MyDatabaseId)) % tier::kGenerations;
+}
+
 void
 register_fence()
 {
@@ -170,7 +167,7 @@ on_set_committing(SetCommitting hook) noexcept
 void
 raise_fence(const Journal *journal)
 {
-	if (shared == nullptr || journal->count == 0)
+	if (journal->count == 0)
 		return;
 
 	Fences fences = fences_of(journal);
@@ -182,6 +179,10 @@ raise_fence(const Journal *journal)
 		set_fence_tag(&tag, fences.numbers[i]);
 		(void) LockAcquire(&tag, RowExclusiveLock, false, false);
 	}
+
+	/* A prepared transaction's locks may outlive a start without preloading. */
+	if (shared == nullptr)
+		return;
 
 	uint64 xid = invalidating_xid();
 	auto now = static_cast<uint64>(GetCurrentTimestamp());

@@ -24,7 +24,7 @@
 
 namespace cache_ext::invalidation {
 
-/* Hooks for shared memory; without preloading, or without a memory tier, there is no fence. */
+/* Hooks for shared memory; without preloading there is no fence. */
 void register_fence();
 
 bool fence_available() noexcept;
@@ -42,6 +42,7 @@ void on_set_committing(SetCommitting hook) noexcept;
 /* Only where a fence is available: the counters, and which of them stands for a name. */
 tier::Generations &generations() noexcept;
 uint32 generation_of(NameKind kind, std::string_view name) noexcept;
+uint32 generation_of_fine_bucket(uint32 bucket) noexcept;
 uint32 generation_of_all() noexcept;
 
 /* Void what was loaded before now, in no transaction. */

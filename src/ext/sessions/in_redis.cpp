@@ -115,7 +115,7 @@ struct Standing
 {
 	bool ended;      /* by this transaction, or by a commit that Redis has not confirmed */
 	bool ended_here; /* by this transaction */
-	cache::Trust deliveries;
+	invalidation::RedisState deliveries;
 };
 
 Standing
@@ -128,11 +128,7 @@ look(std::string_view key)
 		PushActiveSnapshot(GetLatestSnapshot());
 		standing.ended =
 		    standing.ended_here || invalidation::removal_pending(key, GetActiveSnapshot(), false);
-
-		invalidation::RedisState state = invalidation::read_redis_state(GetActiveSnapshot());
-
-		standing.deliveries.has_incarnation = state.has_incarnation;
-		standing.deliveries.incarnation = state.incarnation;
+		standing.deliveries = invalidation::read_redis_state(GetActiveSnapshot());
 		PopActiveSnapshot();
 	});
 	return standing;

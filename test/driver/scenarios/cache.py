@@ -1,5 +1,6 @@
 """The cache: never stale by race, transactional, and only for whom an answer is right."""
 
+import contextlib
 import json
 import os
 import random
@@ -49,6 +50,20 @@ def warm(db, key="k", **arguments):
     expect(get(db, key, None) is not None, f"{key} was not cached")
 
 
+@contextlib.contextmanager
+def silenced(cache, db):
+    """The worker stands still, so that Redis is not told."""
+    db.run("SELECT cache_invalidate('something')")
+    workers = wait_for("a worker runs", lambda: cache.postgres.worker_pids("shop"))
+    for pid in workers:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in workers:
+            os.kill(pid, signal.SIGCONT)
+
+
 # ---------------------------------------------------------------------------
 # Never stale by race
 # ---------------------------------------------------------------------------
@@ -90,26 +105,54 @@ def a_returned_commit_is_seen_while_redis_has_not_been_told(options):
                 "deleted": "cache_delete('deleted')"}
         for key in keys:
             warm(reader, key, tags="'{red}'" if key == "tagged" else "'{}'")
-        # Deliver something, so that the worker runs; then it stands still and Redis does not.
-        writer.run("SELECT cache_invalidate('something')")
-        cache.delivered(writer)
-        writer.run("SELECT cache_invalidate('something')")
-        workers = wait_for("a worker runs", lambda: cache.postgres.worker_pids("shop"))
-        for pid in workers:
-            os.kill(pid, signal.SIGSTOP)
-        try:
+        with silenced(cache, writer):
             change(writer, 2, *keys.values())
             for key in keys:
                 found = get(reader, key)
                 expect(found == text(2), f"{key}: {found} after the commit had returned")
             expect(cache.redis.ask("EXISTS", "k") == 1, "Redis was told: nothing is tested")
-        finally:
-            for pid in workers:
-                os.kill(pid, signal.SIGCONT)
         cache.delivered(writer)
         expect(get(reader) == text(2), "an old value after the delivery")
         expect(wait_for("the value that was set", lambda: get(reader, "set", None)) in ("new", text(2)),
                "the key that was set has another value")
+
+
+def where_redis_is_known_to_have_been_told_nobody_looks(options):
+    def scans(db):
+        db.run("SELECT pg_stat_force_next_flush()")
+        return db.value("SELECT seq_scan FROM pg_stat_all_tables WHERE relid = 'cache_ext_internal.outbox'::regclass")
+
+    with Cache("known") as cache:
+        reader, writer = cache.session(), cache.session()
+        warm(reader)
+        with silenced(cache, writer):
+            change(writer, 1, "cache_invalidate('another')")     # a row to be found by whoever looks
+            get(reader, "k", None)
+            before = scans(reader)
+            for _ in range(50):
+                expect(get(reader, "k", None) == text(1), "no hit in Redis")
+            expect(scans(reader) == before, f"{scans(reader) - before} looks at the outbox in 50 hits")
+            get(reader, "another")
+            expect(scans(reader) > before, "looks are not seen: nothing is tested")
+
+
+def a_commit_that_is_still_to_come_is_not_taken_for_told(options):
+    """While somebody may commit at any time, that nothing is pending says nothing; also after a restart."""
+    for crash in (False, True):
+        with Cache(f"to_come_{crash}") as cache:
+            reader, writer, other = cache.session(), cache.session(), cache.session()
+            warm(reader)
+            writer.run("BEGIN; UPDATE t SET v = 2; SELECT cache_invalidate('k'); PREPARE TRANSACTION 'p'")
+            if crash:
+                cache.postgres.crash()
+                cache.postgres.start()
+                reader, other = cache.session(), cache.session()
+            with silenced(cache, other):
+                for _ in range(3):
+                    expect(get(reader, "k", None) == text(1), "what is there until the commit is no hit")
+                other.run("COMMIT PREPARED 'p'")
+                expect(get(reader) == text(2), "an old value after COMMIT PREPARED had returned")
+                expect(cache.redis.ask("EXISTS", "k") == 1, "Redis was told: nothing is tested")
 
 
 def a_returned_commit_prepared_is_seen_at_once(options):
@@ -619,6 +662,8 @@ TESTS = [
     a_fill_that_an_invalidation_overtakes_is_void,
     a_bare_fill_that_an_invalidation_overtakes_is_refused,
     a_returned_commit_is_seen_while_redis_has_not_been_told,
+    where_redis_is_known_to_have_been_told_nobody_looks,
+    a_commit_that_is_still_to_come_is_not_taken_for_told,
     a_returned_commit_prepared_is_seen_at_once,
     a_long_statement_sees_what_was_committed_meanwhile,
     a_redis_restarted_with_older_data_is_not_believed,

@@ -389,7 +389,7 @@ def a_pattern_over_keys_that_redis_forbids_is_tried_now_and_then(_):
         redis.ask("SADD", "tag:theirs", "other:1", "a:2")
         worker = db.value("SELECT worker_pid FROM invalidation_status")
         os.kill(worker, signal.SIGSTOP)      # so that all of it is one sweep
-        for pattern in ("*:*", "p:1*", "a:1"):
+        for pattern in ("*:[0-9]*", "p:1*", "a:1"):
             db.run("SELECT cache_invalidate_pattern(%s)", (pattern,))
         os.kill(worker, signal.SIGCONT)
         gone(redis, "a:1", *[f"p:{i}" for i in range(3000)])
@@ -409,6 +409,7 @@ def a_pattern_over_keys_that_redis_forbids_is_tried_now_and_then(_):
             db.run("INSERT INTO orders VALUES (%s, %s)", (i, i))
             gone(redis, f"a:{i}")
             expect(time.monotonic() - began < 2, "what is forbidden holds up what is not")
+        wait_for("all but those two is confirmed", lambda: pending(db) == 2)
         expect(scans() - before < 40, f"{scans() - before} SCANs: it sweeps on")
         expect(db.value("SELECT delivered FROM invalidation_status") > delivered, "nothing else was delivered")
         redis.ask("ACL", "SETUSER", "cache_ext", "~other:*")
