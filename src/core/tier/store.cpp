@@ -152,9 +152,9 @@ Store::max_entry_bytes() const noexcept
  */
 
 uint32_t
-Store::find(uint64_t scope, std::string_view key) const noexcept
+Store::find(uint64_t scope, std::string_view key, uint64_t hash_of_both) const noexcept
 {
-	auto hash = static_cast<uint32_t>(hash_of(scope, key));
+	auto hash = static_cast<uint32_t>(hash_of_both);
 	uint32_t number = slots_[hash & header_->slot_mask];
 
 	for (; number != kNone; number = at(number).chain)

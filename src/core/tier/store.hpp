@@ -84,6 +84,9 @@ struct Counters
 	uint64_t expirations; /* of void or expired ones, when their room was needed */
 };
 
+/* The hash of a key in a scope; its high half is not used by the store: for partitions. */
+uint64_t hash_of(uint64_t scope, std::string_view key) noexcept;
+
 class Store
 {
   public:
@@ -97,7 +100,11 @@ class Store
 	explicit Store(void *region) noexcept;
 
 	/* The entry of the key, valid or not, or kNone. */
-	uint32_t find(uint64_t scope, std::string_view key) const noexcept;
+	uint32_t find(uint64_t scope, std::string_view key, uint64_t hash_of_both) const noexcept;
+	uint32_t find(uint64_t scope, std::string_view key) const noexcept
+	{
+		return find(scope, key, hash_of(scope, key));
+	}
 
 	const Entry &entry(uint32_t number) const noexcept;
 	bool is_current(uint32_t number, const Generations &generations) const noexcept;
@@ -155,8 +162,5 @@ class Store
 	uint64_t *ghosts_;
 	Chunk *chunks_;
 };
-
-/* The hash of a key in a scope; its high half is not used by the store: for partitions. */
-uint64_t hash_of(uint64_t scope, std::string_view key) noexcept;
 
 } /* namespace cache_ext::tier */

@@ -45,6 +45,7 @@ struct StoreKey
 	uint64 scope;
 	std::string_view name;
 	std::string prefixed;
+	uint64 hash;
 	const Partition *partition;
 
 	explicit StoreKey(std::string_view key) : scope(memory_scope()), name(key)
@@ -54,7 +55,8 @@ struct StoreKey
 			prefixed = full_key(key);
 			name = prefixed;
 		}
-		partition = &partition_of(tier::hash_of(scope, name));
+		hash = tier::hash_of(scope, name);
+		partition = &partition_of(hash);
 	}
 	StoreKey(const StoreKey &) = delete;
 	StoreKey &operator=(const StoreKey &) = delete;
@@ -81,7 +83,7 @@ copy_current(const StoreKey &key, TimestampTz now, bool keeping, bool counts) no
 	Copied copied;
 	Locked locked(*key.partition, LW_SHARED);
 	Store store(key.partition->region);
-	uint32 number = store.find(key.scope, key.name);
+	uint32 number = store.find(key.scope, key.name, key.hash);
 
 	if (number == tier::kNone)
 		return copied;

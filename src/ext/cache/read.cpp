@@ -5,6 +5,7 @@
  *
  *-------------------------------------------------------------------------
  */
+#include <new>
 #include <optional>
 #include <vector>
 
@@ -72,8 +73,16 @@ remembered(const Ask &ask)
 text *
 make_text(std::string_view value)
 {
-	return pg::call(
-	    [&] { return cstring_to_text_with_len(value.data(), static_cast<int>(value.size())); });
+	/* On the path of every hit: nothing that would raise, so no door either. */
+	void *made = value.size() < MaxAllocSize - VARHDRSZ
+	                 ? palloc_extended(VARHDRSZ + value.size(), MCXT_ALLOC_NO_OOM)
+	                 : nullptr;
+
+	if (made == nullptr)
+		throw std::bad_alloc();
+	SET_VARSIZE(made, VARHDRSZ + value.size());
+	memcpy(VARDATA(made), value.data(), value.size());
+	return static_cast<text *>(made);
 }
 
 /* The value in Redis, which leaves in *seen what a load needs to know. */
@@ -122,8 +131,7 @@ class Reading
 {
   public:
 	explicit Reading(const Ask &ask)
-	    : ask_(ask), begun_ns_(is_timed() ? clock_ns() : 0), share_(may_share()),
-	      redis_(share_ && pg::redis_configured())
+	    : ask_(ask), begun_ns_(is_timed() ? clock_ns() : 0), share_(may_share())
 	{
 	}
 
@@ -137,6 +145,7 @@ class Reading
 				return value;
 		if (share_ && memory_available())
 			count(Tier::kMemory, Event::kMiss);
+		redis_ = share_ && pg::redis_configured();
 		if (text *value = redis_ ? from_redis() : nullptr)
 			return value;
 		if (!source_)
@@ -264,7 +273,7 @@ class Reading
 	const Ask &ask_;
 	uint64 begun_ns_; /* 0: not timed */
 	bool share_;
-	bool redis_;
+	bool redis_ = false;
 	bool stale_ = false;
 	LoaderMatch match_;
 	std::optional<Source> source_;
