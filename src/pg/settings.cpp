@@ -27,7 +27,7 @@ extern "C" {
 
 namespace cache_ext::pg {
 
-constexpr int kDefaultFoldIntervalMs = 20;
+constexpr int kDefaultFoldIntervalMs = 10;
 constexpr int kDefaultConnectTimeoutMs = 1000;
 constexpr int kDefaultCommandTimeoutMs = 200;
 constexpr int kMaxTimeoutMs = 60 * 1000;

@@ -45,8 +45,9 @@ namespace cache_ext::worker {
 
 namespace {
 
-constexpr int kIdleExitMs = 3000;    /* without work */
-constexpr int kVacuumMs = 1000;      /* between vacuums while there is work */
+constexpr int kIdleExitMs = 3000; /* without work */
+constexpr int kVacuumMs = 250;    /* between vacuums while there is work */
+constexpr int kUnreadVacuumMs = 1000;
 constexpr int kVacuumAgainMs = 3000; /* while an old snapshot or a lock is in the way */
 constexpr int kHeldOffMs = 100;      /* to the next attempt at a fold that was held off */
 constexpr int kUnreadAfterMs = 5000; /* without a reader of partial rows */
@@ -189,16 +190,19 @@ class Loop
 		attempt(&outbox_vacuum_, context_);
 	}
 
-	/* Larger folds cost less a row, but readers pay for what is pending. */
-	int fold_interval()
+	bool is_read()
 	{
 		TimestampTz now = GetCurrentTimestamp();
 
 		if (pg::take_readers(slot_))
 			last_read_ = now;
-		return TimestampDifferenceExceeds(last_read_, now, kUnreadAfterMs)
-		           ? Max(pg::fold_interval_ms, kUnreadFoldMs)
-		           : pg::fold_interval_ms;
+		return !TimestampDifferenceExceeds(last_read_, now, kUnreadAfterMs);
+	}
+
+	/* Larger folds cost less a row, but readers pay for what is pending. */
+	int fold_interval()
+	{
+		return is_read() ? pg::fold_interval_ms : Max(pg::fold_interval_ms, kUnreadFoldMs);
 	}
 
 	/* The flag is lowered by the fold itself: what comes meanwhile needs no latch. */
@@ -298,7 +302,7 @@ class Loop
 		attempt(&vacuum_, context_);
 		churned_ = false;
 		left_over_ = turn.left_over;
-		next_vacuum_ = in_ms(kVacuumMs);
+		next_vacuum_ = in_ms(is_read() ? kVacuumMs : kUnreadVacuumMs);
 		next_leftovers_ = in_ms(kVacuumAgainMs);
 	}
 
