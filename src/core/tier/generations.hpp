@@ -9,7 +9,8 @@
  * equal sum means that none of them has moved.  Two names in one bucket only cost
  * each other misses.
  *
- * Beside each counter stands up to which count Redis is known to have heard of it.
+ * Beside each counter is room for a mark, by which somebody notes what he knows of
+ * it.  Names of different databases meet in one bucket, so a mark says whose it is.
  *
  * Plain memory that may be shared between processes: no pointers, atomics only.
  *
@@ -20,6 +21,8 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+
+#include "core/base/digest.hpp"
 
 namespace cache_ext::tier {
 
@@ -32,7 +35,7 @@ struct Generation
 	std::atomic<uint64_t> count;
 	std::atomic<uint64_t> max_xid; /* the highest transaction that has raised the counter */
 	std::atomic<uint64_t> at;      /* when it was raised last: for people */
-	std::atomic<uint64_t> told;    /* what was counted by then Redis has heard; 0: nobody knows */
+	std::atomic<uint64_t> mark[2];
 };
 
 class Generations
@@ -76,13 +79,16 @@ class Generations
 		return highest;
 	}
 
-	/* A count as `told` has it: one more, since counting begins without knowing anything. */
-	uint64_t count_to_tell(uint32_t bucket) const noexcept { return all_[bucket].count.load() + 1; }
-	bool is_told(uint32_t bucket, uint64_t count) const noexcept
+	/* Halves of two marks make a third that is nobody's: marks need no lock. */
+	bool has_mark(uint32_t bucket, const Digest &mark) const noexcept
 	{
-		return all_[bucket].told.load() == count;
+		return all_[bucket].mark[0].load() == mark.high && all_[bucket].mark[1].load() == mark.low;
 	}
-	void note_told(uint32_t bucket, uint64_t count) noexcept { all_[bucket].told.store(count); }
+	void set_mark(uint32_t bucket, const Digest &mark) noexcept
+	{
+		all_[bucket].mark[0].store(mark.high);
+		all_[bucket].mark[1].store(mark.low);
+	}
 
 	const Generation &operator[](uint32_t bucket) const noexcept { return all_[bucket]; }
 

@@ -24,7 +24,10 @@ class Told
 	/* Reads the generations: those of an entry's names, or of several entries'. */
 	explicit Told(std::vector<uint32> &&generations);
 
-	/* Has Redis been told all about them?  Then *state is that of the last look of this process. */
+	/*
+	 * Has Redis been told all about them?  Then *state is what was known with that, and
+	 * what this process has last seen as well.
+	 */
 	bool is_known(RedisState *state) const;
 
 	/* Call it before the look takes its snapshot; may raise. */
@@ -39,7 +42,7 @@ class Told
 	bool fenced_ = true;
 };
 
-/* The server, or the epoch, is perhaps another: the next who asks shall look. */
+/* The state is perhaps another by now: the next who asks shall look. */
 void forget_last_look() noexcept;
 
 } /* namespace cache_ext::invalidation */

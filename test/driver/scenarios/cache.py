@@ -155,6 +155,36 @@ def a_commit_that_is_still_to_come_is_not_taken_for_told(options):
                 expect(cache.redis.ask("EXISTS", "k") == 1, "Redis was told: nothing is tested")
 
 
+def generation_of(database, kind, name):
+    """Which counter of shared memory stands for a name in a database, as fence.cpp has it."""
+    number = 0xcbf29ce484222325
+    for byte in f"{kind}:{name}".encode():
+        number = (number ^ byte) * 0x100000001b3 % 2**64
+    mixed = database
+    for shift, factor in ((16, 0x85ebca6b), (13, 0xc2b2ae35), (16, 1)):
+        mixed = (mixed ^ mixed >> shift) * factor % 2**32
+    return ((number ^ number >> 32) % 65536 + mixed) % 65536
+
+
+def what_another_database_knows_says_nothing(options):
+    """Databases share the counters: here all of an entry's are some of another database's as well."""
+    with Cache("strangers") as cache:
+        cache.create("other")
+        reader, writer = cache.session(), cache.session()
+        shop, other = (reader.value("SELECT oid FROM pg_database WHERE datname = %s", (name,)) for name in ("shop", "other"))
+        wanted = {generation_of(shop, "k", "k"), generation_of(shop, "a", "")}
+        same = [key for key in map(str, range(600000)) if generation_of(other, "k", key) in wanted]
+        expect(wanted <= {generation_of(other, "k", key) for key in same}, "no such keys: nothing is tested")
+        warm(reader)
+        with silenced(cache, writer):
+            change(writer, 2)
+            with cache.postgres.session("other") as stranger:
+                for key in same:
+                    get(stranger, key)
+            expect(get(reader) == text(2), "an old value after the commit had returned")
+            expect(cache.redis.ask("EXISTS", "k") == 1, "Redis was told: nothing is tested")
+
+
 def a_returned_commit_prepared_is_seen_at_once(options):
     with Cache("prepared") as cache:
         reader, writer, other = cache.session(), cache.session(), cache.session()
@@ -664,6 +694,7 @@ TESTS = [
     a_returned_commit_is_seen_while_redis_has_not_been_told,
     where_redis_is_known_to_have_been_told_nobody_looks,
     a_commit_that_is_still_to_come_is_not_taken_for_told,
+    what_another_database_knows_says_nothing,
     a_returned_commit_prepared_is_seen_at_once,
     a_long_statement_sees_what_was_committed_meanwhile,
     a_redis_restarted_with_older_data_is_not_believed,
