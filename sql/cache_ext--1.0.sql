@@ -812,7 +812,9 @@ CREATE FUNCTION cache_ext_internal.redis_status(
     OUT keyspace_misses bigint,
     OUT round_trip_ms double precision,
     OUT reconnects bigint,
-    OUT last_error text
+    OUT last_error text,
+    OUT eviction text,      -- the policy, if it evicts
+    OUT appends boolean
 ) RETURNS SETOF record
     AS 'MODULE_PATHNAME', 'cache_ext_redis_status'
     LANGUAGE C VOLATILE PARALLEL RESTRICTED ROWS 1;
@@ -1113,6 +1115,12 @@ AS $doctor$
     WHERE s.expires_at > clock_timestamp() AND current_setting('cache_ext.session_durability') = 'redis'
         AND EXISTS (SELECT FROM @extschema@.redis_status rs WHERE rs.state <> 'off')
     HAVING count(*) > 0
+    UNION ALL
+    SELECT 'warning', 'Redis', p.problem, format('ALTER DATABASE %I SET cache_ext.session_durability = %L', current_database(), 'table')
+    FROM @extschema@.session_stats s, cache_ext_internal.redis_status() rs, LATERAL (VALUES
+        (rs.eviction IS NOT NULL, format('it makes room by evicting sessions, too: maxmemory-policy is %s', rs.eviction)),
+        (NOT rs.appends, 'when it restarts sessions are lost, all or the latest: appendonly is off')) p (is_so, problem)
+    WHERE p.is_so AND s.hits + s.misses + s.sets > 0 AND current_setting('cache_ext.session_durability') = 'redis'
     UNION ALL
     SELECT 'warning', w.relation::text, 'it is watched and unlogged: a crash empties it, and no row tells',
         format('ALTER TABLE %s SET LOGGED', w.relation)

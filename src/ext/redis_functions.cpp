@@ -130,7 +130,7 @@ class Row
 	}
 
   private:
-	static constexpr int kColumns = 14;
+	static constexpr int kColumns = 16;
 
 	Datum values_[kColumns] = {};
 	bool nulls_[kColumns] = {};
@@ -169,6 +169,9 @@ put_endpoint(const pg::Endpoint &endpoint, ReturnSetInfo *result)
 		row.add_null();
 	row.add_number(health.reconnects);
 	row.add_text(health.last_error);
+	row.add_text(report.eviction);
+	if (report.appends)
+		row.add(BoolGetDatum(*report.appends));
 	row.put(result);
 }
 

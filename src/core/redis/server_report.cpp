@@ -68,6 +68,8 @@ read_server_report(std::string_view text, int database)
 	ServerReport report;
 	std::string_view role = report_field(text, "role");
 	std::string_view keys = report_field(text, "db" + std::to_string(database));
+	std::string_view policy = report_field(text, "maxmemory_policy");
+	std::string_view appends = report_field(text, "aof_enabled");
 	constexpr std::string_view kKeys = "keys=";
 
 	report.version = read_version(text);
@@ -80,6 +82,10 @@ read_server_report(std::string_view text, int database)
 		report.keys = read_count(keys.substr(kKeys.size()));
 	else if (report.clients && keys.empty())
 		report.keys = 0; /* a database without keys has no line */
+	if (read_count(report_field(text, "maxmemory")).value_or(0) > 0 && policy != "noeviction")
+		report.eviction = readable(policy);
+	if (!appends.empty())
+		report.appends = appends != "0";
 	return report;
 }
 

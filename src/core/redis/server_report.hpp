@@ -24,6 +24,8 @@ struct ServerReport
 	std::optional<int64_t> keyspace_hits;
 	std::optional<int64_t> keyspace_misses;
 	std::optional<int64_t> keys; /* of the one database */
+	std::string eviction;        /* the policy by which it makes room; empty: it evicts nothing */
+	std::optional<bool> appends; /* each write to a file, so that a restart loses none */
 };
 
 /* The value of a line "name:value"; empty when there is none. */

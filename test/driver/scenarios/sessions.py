@@ -358,6 +358,11 @@ def a_table_follows_the_transaction_and_survives_a_crash(_):
                 wait_for("Redis is used", lambda: db.value(ENDED, ("p",)))
                 expect(db.value("SELECT count(*) FROM cache_doctor() WHERE object = 'cache_ext.session_durability'") == 1,
                        "nobody says that sessions lie in the table")
+                redis.ask("CONFIG", "SET", "maxmemory", "100mb", "maxmemory-policy", "allkeys-lru")
+                found = [row[0] for row in db.rows("SELECT problem FROM cache_doctor() WHERE object = 'Redis'")]
+                expect(len(found) == 2 and "allkeys-lru" in found[0] and "appendonly is off" in found[1], f"{found}: what may be lost")
+                redis.ask("CONFIG", "SET", "maxmemory", "0", "appendonly", "yes")
+                expect(not db.rows("SELECT FROM cache_doctor() WHERE object = 'Redis'"), "it says that nothing may be lost")
                 db.run("SET cache_ext.session_durability = 'table'")
                 expect(db.value("SELECT session_get('p')") == {"v": 1}, "the table is not read")
                 db.run("BEGIN; SELECT session_set('t', '{}'); ROLLBACK")

@@ -33,6 +33,18 @@ TEST(ServerReport, ReadsARedis)
 	EXPECT_EQ(read_server_report(kRedis, 1).keys, 0);
 }
 
+TEST(ServerReport, SaysWhatMayBeLost)
+{
+	auto read = [](const char *text) { return read_server_report(text, 0); };
+
+	EXPECT_EQ(read("maxmemory:100\r\nmaxmemory_policy:allkeys-lru\r\n").eviction, "allkeys-lru");
+	EXPECT_EQ(read("maxmemory:100\r\nmaxmemory_policy:noeviction\r\n").eviction, "");
+	EXPECT_EQ(read("maxmemory:0\r\nmaxmemory_policy:allkeys-lru\r\n").eviction, "");
+	EXPECT_EQ(read("aof_enabled:1\r\n").appends, true);
+	EXPECT_EQ(read("aof_enabled:0\r\n").appends, false);
+	EXPECT_FALSE(read("role:master\r\n").appends.has_value());
+}
+
 TEST(ServerReport, ReadsAValkeyByItsOwnName)
 {
 	ServerReport report = read_server_report("redis_version:7.2.4\r\nserver_name:valkey\r\n"
