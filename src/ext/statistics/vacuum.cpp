@@ -4,9 +4,9 @@
  *		Keeping the tables that folding churns small.
  *
  * A fold leaves as many dead rows as it read.  Autovacuum comes once a minute;
- * the worker comes about once a busy second, and again while an old snapshot
- * keeps dead rows.  Who reads a statistic passes over all of its logs, and over
- * totals without groups, so what they have grown to meanwhile is given back.
+ * the worker comes once a busy second, more often while somebody reads, and again
+ * while an old snapshot keeps dead rows.  Who reads a statistic passes over all of its logs, and
+ *over totals without groups, so what they have grown to meanwhile is given back.
  *
  *-------------------------------------------------------------------------
  */
@@ -36,9 +36,9 @@ namespace cache_ext::statistics {
 constexpr int64 kDeadRows = 200;
 constexpr int64 kLivePerDeadRow = 10;
 
-/* What a log may have, and more where that many rows have just passed through it. */
-constexpr BlockNumber kPagesOfSmallTable = 64;
-constexpr int64 kRowsPerPage = 15;
+/* What a log may have, and more where that many rows have just passed through all of them. */
+constexpr BlockNumber kPagesOfSmallTable = 32;
+constexpr int64 kRowsPerPage = 40;
 constexpr Size kRoomOfEmptyPage = BLCKSZ - 256;
 
 /* What is rewritten: reading and copying it takes milliseconds. */

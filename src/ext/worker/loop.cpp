@@ -46,7 +46,7 @@ namespace cache_ext::worker {
 namespace {
 
 constexpr int kIdleExitMs = 3000; /* without work */
-constexpr int kVacuumMs = 250;    /* between vacuums while there is work */
+constexpr int kVacuumMs = 100;    /* between vacuums while there is work */
 constexpr int kUnreadVacuumMs = 1000;
 constexpr int kVacuumAgainMs = 3000; /* while an old snapshot or a lock is in the way */
 constexpr int kHeldOffMs = 100;      /* to the next attempt at a fold that was held off */
