@@ -4,9 +4,10 @@
  *		Keeping the tables that folding churns small.
  *
  * A fold leaves as many dead rows as it read.  Autovacuum comes once a minute;
- * the worker comes once a busy second, more often while somebody reads, and again
- * while an old snapshot keeps dead rows.  Who reads a statistic passes over all of its logs, and
- *over totals without groups, so what they have grown to meanwhile is given back.
+ * the worker comes once a busy second, more often while somebody reads, and
+ * again while an old snapshot keeps dead rows.  Who reads a statistic passes
+ * over all of its logs, and over totals without groups, so what they have grown
+ * to meanwhile is given back.
  *
  *-------------------------------------------------------------------------
  */
