@@ -187,6 +187,18 @@ keep(const StatisticRow &row)
 	       lock_existing(row.query, AccessShareLock);
 }
 
+/* False when the view is younger than the statement's snapshot: it has no text there. */
+static bool
+text_of_query(Oid view, Datum *text)
+{
+	LOCAL_FCINFO(call, 1);
+
+	InitFunctionCallInfoData(*call, nullptr, 1, InvalidOid, nullptr, nullptr);
+	call->args[0] = {ObjectIdGetDatum(view), false};
+	*text = pg_get_viewdef(call);
+	return !call->isnull;
+}
+
 constexpr int kStatusColumns = 13;
 
 static void
@@ -199,7 +211,7 @@ put_status(const StatisticRow &row, ReturnSetInfo *result)
 	int64 pending;
 	TimestampTz last_change;
 
-	if (definition == nullptr)
+	if (definition == nullptr || !text_of_query(row.query, &values[1]))
 		return;
 
 	ProgressRow progress = read_progress(row.id, snapshot);
@@ -207,7 +219,6 @@ put_status(const StatisticRow &row, ReturnSetInfo *result)
 	read_pending(definition, snapshot, &pending, &last_change);
 
 	values[0] = ObjectIdGetDatum(row.relation);
-	values[1] = DirectFunctionCall1(pg_get_viewdef, ObjectIdGetDatum(row.query));
 	values[2] = CStringGetTextDatum(condition.state);
 	values[3] = Float4GetDatum(progress.visible ? 1 : filling_progress(row.relation));
 	values[4] = Int64GetDatum(progress.visible ? count_groups(definition) : 0);
@@ -239,7 +250,7 @@ put_restored_status(const StatisticRow &row, ReturnSetInfo *result)
 {
 	Datum values[kStatusColumns] = {};
 	bool nulls[kStatusColumns];
-	if (!lock_existing(row.query, AccessShareLock))
+	if (!lock_existing(row.query, AccessShareLock) || !text_of_query(row.query, &values[1]))
 		return;
 
 	char *failure = filling_failure(row.id);
@@ -247,7 +258,6 @@ put_restored_status(const StatisticRow &row, ReturnSetInfo *result)
 	memset(nulls, true, sizeof(nulls));
 	nulls[0] = nulls[1] = nulls[2] = nulls[3] = nulls[12] = false;
 	values[0] = ObjectIdGetDatum(row.relation);
-	values[1] = DirectFunctionCall1(pg_get_viewdef, ObjectIdGetDatum(row.query));
 	values[2] = CStringGetTextDatum(failure == nullptr ? "filling" : "broken");
 	values[3] = Float4GetDatum(0);
 	values[12] = CStringGetTextDatum(

@@ -393,6 +393,20 @@ def others_fold_while_one_is_filled(_):
     with_shop("others_fold", body, redis=False, setup=lambda db: db.run(SETUP))
 
 
+def one_younger_than_the_snapshot_is_not_shown(_):
+    """Its view has no text there: statistics_status passes it over."""
+    def body(server, _redis):
+        with server.session("shop") as db, server.session("shop") as other:
+            other.run("CREATE TABLE young (n integer)")
+            db.run("BEGIN ISOLATION LEVEL REPEATABLE READ")
+            before = db.value("SELECT count(*) FROM statistics_status")
+            other.run("SELECT statistics_create('of_young', 'SELECT count(*) FROM young')")
+            expect(len(db.rows("SELECT relation, query FROM statistics_status")) == before, "it is shown")
+            db.run("COMMIT")
+            expect(len(db.rows("SELECT relation, query FROM statistics_status")) == before + 1, "it is not shown")
+    with_shop("young", body, redis=False)
+
+
 def made_and_dropped_at_once(_):
     """Whoever fills, takes up or verifies meets statistics and tables that are just being dropped; nobody hears of it."""
     def body(server, _redis):
@@ -447,6 +461,7 @@ def made_and_dropped_at_once(_):
 
 TESTS = [writers_go_on_while_it_is_filled, open_transactions_count_once, waiting_says_why_it_would_last_forever,
          the_worker_ends_in_the_middle, things_are_dropped_in_the_middle, made_and_dropped_at_once,
+         one_younger_than_the_snapshot_is_not_shown,
          others_fold_while_one_is_filled,
          an_expression_that_raises_breaks_one_statistic_alone, deliveries_do_not_wait_for_a_filling,
          an_old_snapshot_disables_triggers, verification_in_the_background_finds_what_is_wrong,
