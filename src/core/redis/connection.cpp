@@ -21,6 +21,10 @@ namespace cache_ext::redis {
 
 /* A status or an error is a line; no server has so much to say. */
 constexpr size_t kLongestLine = 64 * 1024;
+
+/* Of an announced count: room for the answers of most commands. */
+constexpr size_t kBelievedElements = 16;
+
 constexpr const char *kUnexpectedType = "an unexpected type";
 
 struct Connection::Functions
@@ -117,11 +121,8 @@ struct Connection::Functions
 			return refuse(task, "too many array elements");
 		state->elements += static_cast<size_t>(count);
 		return make(task, [&](Reply *reply) {
-			constexpr size_t kBelieved =
-			    16; /* of the claim: room for the answers of most commands */
-
 			reply->kind = Reply::Kind::kArray;
-			reply->elements.reserve(std::min(static_cast<size_t>(count), kBelieved));
+			reply->elements.reserve(std::min(static_cast<size_t>(count), kBelievedElements));
 		});
 	}
 

@@ -16,15 +16,17 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
-extern void __asan_poison_memory_region(void const volatile *addr, size_t size) __attribute__((weak));
-extern void __asan_unpoison_memory_region(void const volatile *addr, size_t size) __attribute__((weak));
+extern void __asan_poison_memory_region(void const volatile *addr, size_t size)
+    __attribute__((weak));
+extern void __asan_unpoison_memory_region(void const volatile *addr, size_t size)
+    __attribute__((weak));
 #ifdef __cplusplus
 }
 #endif
 
-#define VALGRIND_MAKE_MEM_NOACCESS(addr, size) \
+#define VALGRIND_MAKE_MEM_NOACCESS(addr, size)                                                     \
 	(__asan_poison_memory_region ? __asan_poison_memory_region((addr), (size)) : (void) 0)
-#define VALGRIND_MAKE_MEM_DEFINED(addr, size) \
+#define VALGRIND_MAKE_MEM_DEFINED(addr, size)                                                      \
 	(__asan_unpoison_memory_region ? __asan_unpoison_memory_region((addr), (size)) : (void) 0)
 #define VALGRIND_MAKE_MEM_UNDEFINED(addr, size) VALGRIND_MAKE_MEM_DEFINED(addr, size)
 #define VALGRIND_MEMPOOL_ALLOC(context, addr, size) VALGRIND_MAKE_MEM_DEFINED(addr, size)
