@@ -15,7 +15,7 @@ from fractions import Fraction
 
 import psycopg2
 
-from harness import Failure, difference, difference_query, load_application
+from harness import Failure, difference, difference_query, load_application, wait_for
 
 SCHEMA = """
 CREATE TABLE site (id integer PRIMARY KEY, name text NOT NULL);
@@ -765,7 +765,7 @@ class Storm:
 
 
 def settle(server, dbname):
-    """End prepared transactions, compare, fold everything, compare again."""
+    """End prepared transactions, compare, fold everything, compare again; what is being filled becomes ready."""
     with server.session(dbname) as db:
         for (gid,) in db.rows("SELECT gid FROM pg_prepared_xacts WHERE database = current_database()"):
             db.run(f"COMMIT PREPARED '{gid}'")
@@ -784,3 +784,5 @@ def settle(server, dbname):
             found = db.rows("SELECT * FROM statistics_verify(%s)", (name,))
             if found:
                 raise Failure(f"statistics_verify finds {found[:5]} in {name}")
+        wait_for("every statistic is ready",
+                 lambda: db.value("SELECT bool_and(state = 'ready') FROM statistics_status"))
