@@ -31,6 +31,9 @@ namespace cache_ext::pg {
 /* One piece of what arrives; shared by all connections of the process, which take turns. */
 static char arrived[64 * 1024];
 
+/* About what it takes to fall asleep and to be woken. */
+constexpr std::chrono::microseconds kSpin{40};
+
 static std::string
 reason_of(int code)
 {
@@ -322,29 +325,54 @@ Transport::receive_some(char *buffer, size_t size)
 	}
 }
 
+/* What arrives before sleeping would have paid; 0 when that is nothing, or was not tried. */
+size_t
+Transport::receive_awake(char *buffer, size_t size)
+{
+	if (!spin_.wanted())
+		return 0;
+	for (auto end = Deadline::Clock::now() + kSpin; Deadline::Clock::now() < end;)
+		if (size_t count = receive_some(buffer, size))
+		{
+			spin_.succeeded();
+			return count;
+		}
+	spin_.failed();
+	return 0;
+}
+
+/* Hand over what is in `arrived`, and what else has come. */
+void
+Transport::feed(redis::Connection *protocol, size_t count)
+{
+	while (count > 0)
+	{
+		protocol->received({arrived, count});
+
+		/* Less than a full buffer: there is no more now, do not ask for the error. */
+		if (!protocol->in_flight() || (tls_ == nullptr && count < sizeof(arrived)))
+			return;
+		count = receive_some(arrived, sizeof(arrived));
+	}
+}
+
+/* Awake only once: whoever trickles must meet the deadline. */
 void
 Transport::run(redis::Connection *protocol, const Deadline &deadline)
 {
 	push(protocol);
+	if (protocol->in_flight() && !has_to_send(*protocol))
+		feed(protocol, receive_awake(arrived, sizeof(arrived)));
 	while (protocol->in_flight())
 	{
 		uint32 wanted = WL_SOCKET_READABLE;
-		size_t count;
 
 		if (has_to_send(*protocol))
 			wanted |= WL_SOCKET_WRITEABLE;
 		if (!waiter_.wait(wanted, deadline))
 			run_late(deadline);
 		push(protocol);
-		do
-		{
-			count = receive_some(arrived, sizeof(arrived));
-			if (count > 0)
-				protocol->received({arrived, count});
-
-			/* Less than a full buffer: there is no more now, do not ask for the error. */
-		} while (protocol->in_flight() && count > 0 &&
-		         (tls_ != nullptr || count == sizeof(arrived)));
+		feed(protocol, receive_some(arrived, sizeof(arrived)));
 	}
 }
 

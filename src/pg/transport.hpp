@@ -13,6 +13,7 @@
 #include <memory>
 #include <string>
 
+#include "core/redis/adaptive_spin.hpp"
 #include "core/redis/connection.hpp"
 #include "core/redis/tls.hpp"
 #include "pg/redis_endpoint.hpp"
@@ -66,11 +67,14 @@ class Transport
 	bool has_to_send(const redis::Connection &protocol) const;
 	size_t receive_raw(char *buffer, size_t size);
 	size_t receive_some(char *buffer, size_t size);
+	size_t receive_awake(char *buffer, size_t size);
+	void feed(redis::Connection *protocol, size_t count);
 
 	std::string name_;
 	int fd_ = -1;
 	Waiter waiter_;
 	std::unique_ptr<redis::Tls> tls_;
+	redis::AdaptiveSpin spin_;
 };
 
 } /* namespace cache_ext::pg */
