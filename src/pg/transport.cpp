@@ -19,6 +19,7 @@
 #include "pg/transport.hpp"
 
 extern "C" {
+#include "miscadmin.h"
 #include "storage/fd.h"
 }
 
@@ -356,10 +357,13 @@ Transport::feed(redis::Connection *protocol, size_t count)
 	}
 }
 
-/* Awake only once: whoever trickles must meet the deadline. */
+/* Awake only once: whoever trickles must meet the deadline.  And a loop of exchanges that are all
+ * answered meanwhile never waits, so a cancel is looked for here. */
 void
 Transport::run(redis::Connection *protocol, const Deadline &deadline)
 {
+	if (INTERRUPTS_PENDING_CONDITION())
+		call([] { CHECK_FOR_INTERRUPTS(); });
 	push(protocol);
 	if (protocol->in_flight() && !has_to_send(*protocol))
 		feed(protocol, receive_awake(arrived, sizeof(arrived)));

@@ -126,6 +126,23 @@ def a_wait_obeys_statement_timeout_and_terminate(options):
                 pass
 
 
+def exchanges_that_never_sleep_obey_a_cancel(options):
+    redis = Redis(work("awake"))
+    redis.start()
+    with Servers("awake_pg", redis) as servers:
+        with servers.session() as db:
+            db.run("SELECT cache_ping()")
+            redis.ask("CONFIG", "RESETSTAT")
+            for _ in range(20):
+                try:
+                    db.run("SELECT pg_cancel_backend(pg_backend_pid()), cache_ping()")
+                    raise Failure("the cancel was overlooked")
+                except psycopg2.errors.QueryCanceled:
+                    db.run("SELECT cache_ping()")       # answered at once, so that the session stays awake for the next
+            pings = re.search(r"cmdstat_ping:calls=(\d+)", redis.ask("INFO", "commandstats").decode())[1]
+            expect(pings == "20", f"{pings} pings, 20 of them not cancelled")
+
+
 def one_deadline_covers_a_call_however_slowly_bytes_come(options):
     def mget(request):
         def trickle():
@@ -393,6 +410,7 @@ TESTS = [
     a_reply_that_comes_too_late_reaches_no_other_question,
     a_reply_cut_in_two_by_a_cancel_reaches_no_other_question,
     a_wait_obeys_statement_timeout_and_terminate,
+    exchanges_that_never_sleep_obey_a_cancel,
     one_deadline_covers_a_call_however_slowly_bytes_come,
     a_silent_redis_is_not_asked_on_every_call,
     an_outage_is_told_once_and_costs_few_timeouts,
