@@ -104,9 +104,9 @@ def row(part, name, ratios, target, at_most=False, **more):
         verdict = f"only {len(ratios)} pairs"
     elif target is None:
         verdict = ""
-    elif high - low > WIDEST and not at_most:
+    elif (low <= target < high) if at_most else (high - low > WIDEST):
         verdict = "not shown"
-    elif (middle <= target) if at_most else (middle >= target):
+    elif (high <= target) if at_most else (middle >= target):
         verdict = "reached"
     else:
         verdict = "missed"
