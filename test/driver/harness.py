@@ -78,7 +78,7 @@ def popen(arguments, log, variables=None, cwd="/"):
     environment["LC_ALL"] = "C.UTF-8"
     environment.update(variables or {})
     if arguments[0] in (program("postgres"), program("pg_upgrade")) and "CACHE_EXT_PRELOAD" in os.environ:
-        environment["LD_PRELOAD"] = os.environ["CACHE_EXT_PRELOAD"]
+        environment["LD_PRELOAD"] = ":".join(filter(None, (os.environ["CACHE_EXT_PRELOAD"], environment.get("LD_PRELOAD"))))
         environment["ASAN_OPTIONS"] = f"detect_leaks=0:abort_on_error=1:quarantine_size_mb={QUARANTINE_MB}"
         environment.setdefault("UBSAN_OPTIONS", "print_stacktrace=1")
     with open(log, "ab") as output:
@@ -629,11 +629,11 @@ def judged(server, redis=None):
 class Servers:
     """A server with the extension in its database "shop", a Redis or what claims to be one, and sessions that end with them."""
 
-    def __init__(self, name, redis=None, preload=True, **settings):
+    def __init__(self, name, redis=None, preload=True, environment=None, **settings):
         self.redis = redis
         options = {"cache_ext.redis_url": f"'{redis.url}'"} if redis else {}
         options.update({k.replace("__", "."): v for k, v in settings.items()})
-        self.postgres = Postgres(work(name), options, preload)
+        self.postgres = Postgres(work(name), options, preload, environment)
         self.sessions = []
         self.ending = contextlib.ExitStack()
 

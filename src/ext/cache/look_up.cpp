@@ -204,6 +204,9 @@ judge_envelope(const Envelope &envelope, const Circumstances &now,
 	lookup.value_at = lookup.storage.text.size() - envelope.payload.size();
 	lookup.age.made_at = static_cast<int64>(envelope.made_at);
 	lookup.age.fresh_ms = static_cast<int64>(envelope.fresh_ms);
+	/* Made in the future: by a server whose clock is ahead, and no later than now. */
+	if (lookup.age.fresh_ms > 0)
+		lookup.age.made_at = std::min(lookup.age.made_at, now_ms());
 	lookup.outcome = is_over(lookup.age) ? Lookup::Outcome::kStale : Lookup::Outcome::kHit;
 }
 

@@ -176,7 +176,7 @@ explain_in(std::string_view key, const Loader *loader)
 	{
 		explained.tier = "redis";
 		if (lookup.age.made_at > 0)
-			explained.age_ms = now_ms() - lookup.age.made_at;
+			explained.age_ms = std::max<int64>(now_ms() - lookup.age.made_at, 0);
 		explained.ttl_ms =
 		    lookup.age.fresh_ms > 0
 		        ? std::max<int64>(lookup.age.made_at + lookup.age.fresh_ms - now_ms(), 0)
