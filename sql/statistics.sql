@@ -149,13 +149,14 @@ DROP TABLE visit CASCADE;
 \set ECHO none
 CREATE FUNCTION refusal(query text) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
+    detail text;
     hint text;
 BEGIN
     PERFORM statistics_create('refused', query);
     RETURN 'created';
 EXCEPTION WHEN OTHERS THEN
-    GET STACKED DIAGNOSTICS hint = PG_EXCEPTION_HINT;
-    RETURN SQLSTATE || ' ' || SQLERRM || CASE WHEN hint = '' THEN ' (no hint)' ELSE '' END;
+    GET STACKED DIAGNOSTICS detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
+    RETURN concat(SQLSTATE, ' ', SQLERRM, CASE WHEN detail = '' THEN ' (no detail)' END, CASE WHEN hint = '' THEN ' (no hint)' END);
 END $$;
 CREATE VIEW orders_view AS SELECT * FROM orders;
 CREATE UNLOGGED TABLE unlogged (i integer);
