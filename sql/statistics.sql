@@ -170,6 +170,7 @@ CREATE TABLE half_far (i integer) PARTITION BY LIST (i);
 CREATE FOREIGN TABLE half_far_1 PARTITION OF half_far FOR VALUES IN (1) SERVER elsewhere;
 CREATE TABLE half_logged (i integer);
 CREATE UNLOGGED TABLE half_logged_child () INHERITS (half_logged);
+CREATE TABLE routed (i integer, twice integer GENERATED ALWAYS AS (i * 2) STORED) PARTITION BY LIST (i);
 CREATE TABLE setting (x double precision, y real, b bytea, p point, t text);
 \set ECHO all
 SELECT refusal(q) FROM unnest(ARRAY[
@@ -227,6 +228,10 @@ SELECT refusal(q) FROM unnest(ARRAY[
     'SELECT count(*) FROM orders_once',
     'SELECT count(*) FROM far',
     'SELECT count(*) FROM half_far',
+    'SELECT twice, count(*) FROM routed GROUP BY twice',
+    'SELECT count(*) FROM orders o WHERE NOT EXISTS (SELECT FROM routed r WHERE r.twice = o.id)',
+    'SELECT (SELECT count(*) FROM routed r WHERE r.twice > 1)',
+    'SELECT count(*) FROM routed r JOIN orders o ON o.id = r.i WHERE r.twice > 1',
     'SELECT count(*) FROM half_logged',
     'SELECT count(*) FROM cache_ext_internal.source',
     'SELECT x::text, count(*) FROM setting GROUP BY 1',
@@ -245,7 +250,7 @@ SELECT * FROM written;
 RESET extra_float_digits;
 RESET bytea_output;
 SELECT differences('written');
-DROP TABLE setting, half_logged CASCADE;
+DROP TABLE setting, routed, half_logged CASCADE;
 DROP TABLE half_far;
 DROP SERVER elsewhere CASCADE;
 DROP FOREIGN DATA WRAPPER elsewhere;

@@ -13,6 +13,7 @@
 #include "ext/invalidation/journal.hpp"
 #include "ext/invalidation/watch_rows.hpp"
 #include "ext/statistics/capture.hpp"
+#include "ext/statistics/triggers.hpp"
 #include "pg/guard.hpp"
 
 extern "C" {
@@ -122,6 +123,17 @@ check_relation(Oid relation)
 	ReleaseSysCache(tuple);
 }
 
+void
+check_visible(Oid relation, const char *column)
+{
+	if (statistics::is_hidden_from_triggers(relation, get_attnum(relation, column)))
+		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+		                errmsg("cannot use generated column \"%s\" in a watch", column),
+		                errdetail("It is virtual, or of a partitioned table, and PostgreSQL shows "
+		                          "triggers its rows without the value."),
+		                errhint("Name the columns that it is generated from.")));
+}
+
 /* The placeholders name columns of the relation, and the widened form can be asked of Redis. */
 void
 check_target(Oid relation, const char *text, const char *what, bool is_pattern)
@@ -153,6 +165,7 @@ check_target(Oid relation, const char *text, const char *what, bool is_pattern)
 				if (number < 0)
 					ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 					                errmsg("cannot use system column \"%s\" in a watch", column)));
+				check_visible(relation, column);
 			});
 		}
 	});
@@ -180,6 +193,7 @@ check_columns(Oid relation, List *columns)
 			ereport(ERROR, (errcode(ERRCODE_UNDEFINED_COLUMN),
 			                errmsg("column \"%s\" of relation \"%s\" does not exist", column,
 			                       get_rel_name(relation))));
+		check_visible(relation, column);
 	}
 }
 

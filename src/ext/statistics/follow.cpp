@@ -458,8 +458,29 @@ changed_column(AlterTableCmd *change)
 	}
 }
 
+#if PG_VERSION_NUM >= 170000
+
+/* Rows get another value in the column by being written anew, which fires no triggers. */
 static void
-tell_watches_of(Node *command)
+unfill_generated_anew(Oid relation)
+{
+	ListCell *cell;
+	ListCell *statistic;
+
+	foreach (cell, find_all_inheritors(relation, AccessShareLock, nullptr))
+	{
+		SourceRow source;
+
+		if (source_of(lfirst_oid(cell), &source))
+			foreach (statistic, statistics_of_source(source.id))
+				unfill(lfirst_int(statistic));
+	}
+}
+
+#endif
+
+static void
+follow_columns(Node *command)
 {
 	ListCell *cell;
 
@@ -480,8 +501,14 @@ tell_watches_of(Node *command)
 
 		foreach (cell, OidIsValid(relation) ? alter->cmds : NIL)
 		{
-			if (const char *column = changed_column(lfirst_node(AlterTableCmd, cell)))
+			auto *change = lfirst_node(AlterTableCmd, cell);
+
+			if (const char *column = changed_column(change))
 				tell_watches_of_column(relation, column);
+#if PG_VERSION_NUM >= 170000
+			if (change->subtype == AT_SetExpression)
+				unfill_generated_anew(relation);
+#endif
 		}
 	}
 }
@@ -541,7 +568,7 @@ cache_ext_on_alter(PG_FUNCTION_ARGS)
 			return;
 		foreach (cell, altered_tables())
 			follow(lfirst_oid(cell));
-		tell_watches_of(event->parsetree);
+		follow_columns(event->parsetree);
 	});
 	PG_RETURN_POINTER(nullptr);
 }

@@ -6,10 +6,12 @@
  *-------------------------------------------------------------------------
  */
 #include "ext/statistics/level.hpp"
+#include "ext/statistics/triggers.hpp"
 #include "pg/tree.hpp"
 
 extern "C" {
 #include "access/stratnum.h"
+#include "access/sysattr.h"
 #include "access/table.h"
 #include "catalog/catalog.h"
 #include "catalog/namespace.h"
@@ -18,6 +20,7 @@ extern "C" {
 #include "catalog/pg_proc.h"
 #include "optimizer/clauses.h"
 #include "optimizer/optimizer.h"
+#include "parser/parse_relation.h"
 #include "parser/parsetree.h"
 #include "rewrite/rewriteManip.h"
 #include "utils/builtins.h"
@@ -292,6 +295,29 @@ check_source(Oid source)
 	}
 }
 
+static void
+check_columns(Query *query, RangeTblEntry *rte)
+{
+#if PG_VERSION_NUM >= 160000
+	Bitmapset *read = getRTEPermissionInfo(query->rteperminfos, rte)->selectedCols;
+#else
+	Bitmapset *read = rte->selectedCols;
+	(void) query;
+#endif
+
+	for (int member = bms_next_member(read, -1); member >= 0;
+	     member = bms_next_member(read, member))
+	{
+		auto column = (AttrNumber) (member + FirstLowInvalidHeapAttributeNumber);
+
+		if (is_hidden_from_triggers(rte->relid, column))
+			refuse("a generated column that is virtual, or of a partitioned table",
+			       "PostgreSQL shows triggers its rows without the value.",
+			       psprintf("Use the expression of column %s.",
+			                quote_identifier(get_attname(rte->relid, column, false))));
+	}
+}
+
 /* What stands in FROM and is no table. */
 static const char *
 from_item(const RangeTblEntry *rte)
@@ -325,7 +351,10 @@ source_table(const Definition *definition, Query *query, Index varno)
 		refuse("ONLY", "A statistic counts a table with its partitions.", "Leave ONLY out.");
 
 	if (definition->is_new)
+	{
 		check_source(rte->relid);
+		check_columns(query, rte);
+	}
 	return rte->relid;
 }
 

@@ -14,13 +14,16 @@
 #include "ext/statistics/sources.hpp"
 
 extern "C" {
+#include "access/htup_details.h"
 #include "access/relation.h"
+#include "catalog/pg_attribute.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_inherits.h"
 #include "commands/trigger.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/reltrigger.h"
+#include "utils/syscache.h"
 }
 
 namespace cache_ext::statistics {
@@ -152,6 +155,21 @@ bool
 has_capture_trigger(Oid relation)
 {
 	return has_trigger(relation, TRIGGER_INSERT);
+}
+
+bool
+is_hidden_from_triggers(Oid relation, AttrNumber column)
+{
+	HeapTuple tuple = SearchSysCache2(ATTNUM, ObjectIdGetDatum(relation), Int16GetDatum(column));
+
+	if (!HeapTupleIsValid(tuple))
+		return false;
+
+	char generated = reinterpret_cast<Form_pg_attribute>(GETSTRUCT(tuple))->attgenerated;
+
+	ReleaseSysCache(tuple);
+	return generated != '\0' && (generated != ATTRIBUTE_GENERATED_STORED ||
+	                             get_rel_relkind(relation) == RELKIND_PARTITIONED_TABLE);
 }
 
 char *

@@ -26,6 +26,13 @@ void mend_member_triggers(Oid member, bool disabled_too);
 /* Does the relation carry a capture trigger, whoever made it? */
 bool has_capture_trigger(Oid relation);
 
+/*
+ * Are the rows that triggers see without the column's value?  PostgreSQL gives
+ * statement triggers a row as it was before it was sent to its partition, which
+ * is where stored columns are generated; virtual ones are never in a row.
+ */
+bool is_hidden_from_triggers(Oid relation, AttrNumber column);
+
 /* What keeps changes to a source or one of its members from being counted; NULL when nothing. */
 char *trigger_trouble(Oid source);
 

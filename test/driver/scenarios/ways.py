@@ -294,6 +294,27 @@ def a_decision_on_a_statistic_is_serializable(_):
     with_database("ways_decision", body)
 
 
+def generated_columns_are_followed_or_refused(_):
+    """What later versions can do with them; what all do is in changes.sql and statistics.sql."""
+    def body(server, db):
+        major = db.connection.server_version // 10000
+        query = "SELECT twice, count(*) AS n FROM doubled GROUP BY twice"
+        db.run("CREATE TABLE doubled (id integer, twice integer GENERATED ALWAYS AS (id * 2) STORED)")
+        db.run("INSERT INTO doubled (id) SELECT generate_series(1, 20)")
+        db.run("SELECT statistics_create('doubles', %s)", (query,))
+        if major >= 17:
+            db.run("ALTER TABLE doubled ALTER COLUMN twice SET EXPRESSION AS (id % 3)")
+        expect_equal(db, "doubles", query, "with another expression")
+        db.run("INSERT INTO doubled (id) VALUES (21), (22)")
+        wait_for("it is filled", lambda: db.value("SELECT state = 'ready' FROM statistics_status WHERE relation = 'doubles'::regclass"))
+        expect_equal(db, "doubles", query, "filled anew")
+        if major >= 18:
+            db.run("ALTER TABLE doubled ADD COLUMN shown integer GENERATED ALWAYS AS (id * 3) VIRTUAL")
+            db.fails("0A000", "SELECT statistics_create('shown', 'SELECT shown, count(*) FROM doubled GROUP BY 1')")
+            db.fails("0A000", "SELECT cache_watch('doubled', keys => ARRAY['k:{shown}'])")
+    with_database("ways_generated", body)
+
+
 TESTS = [what_a_subscription_applies_is_counted, everything_may_be_published, partitions_come_and_go_amid_writers,
          a_standby_reads_exactly, parallel_plans_give_the_same, serializable_writers_fail_no_more_than_without,
-         a_decision_on_a_statistic_is_serializable]
+         a_decision_on_a_statistic_is_serializable, generated_columns_are_followed_or_refused]
