@@ -23,7 +23,6 @@ import psycopg2.extensions
 
 
 # So much freed memory AddressSanitizer keeps back in each process, to see who still uses it.
-QUARANTINE_MB = 8 if "CACHE_EXT_PRELOAD" in os.environ else 0
 
 
 class Failure(Exception):
@@ -79,7 +78,7 @@ def popen(arguments, log, variables=None, cwd="/"):
     environment.update(variables or {})
     if arguments[0] in (program("postgres"), program("pg_upgrade")) and "CACHE_EXT_PRELOAD" in os.environ:
         environment["LD_PRELOAD"] = ":".join(filter(None, (os.environ["CACHE_EXT_PRELOAD"], environment.get("LD_PRELOAD"))))
-        environment["ASAN_OPTIONS"] = f"detect_leaks=0:abort_on_error=1:quarantine_size_mb={QUARANTINE_MB}"
+        environment["ASAN_OPTIONS"] = "detect_leaks=0:abort_on_error=1:quarantine_size_mb=8"
         environment.setdefault("UBSAN_OPTIONS", "print_stacktrace=1")
     with open(log, "ab") as output:
         process = subprocess.Popen(
