@@ -421,6 +421,17 @@ SELECT statistics_refresh('"Zoë"."Viele crates"');
 DELETE FROM "Zoë"."Crate %I" WHERE id % 4 = 0;
 SELECT statistics_fold() >= 0 AS folded;
 SELECT crates_differ();
+-- a column that old rows have by its default alone
+CREATE TABLE fast (id integer);
+INSERT INTO fast SELECT generate_series(1, 3);
+ALTER TABLE fast ADD COLUMN c integer NOT NULL DEFAULT 5, ADD COLUMN t text DEFAULT 'five';
+SELECT statistics_create('fast_ones', 'SELECT c, t, count(*) AS n FROM fast GROUP BY c, t');
+UPDATE fast SET c = 6 WHERE id = 1;
+DELETE FROM fast WHERE id = 2;
+SELECT * FROM fast_ones ORDER BY c;
+SELECT * FROM statistics_verify('fast_ones');
+DROP TABLE fast CASCADE;
+
 -- used columns, and what a statistic could not follow
 ALTER TABLE "Zoë"."Crate %I" ALTER COLUMN n TYPE bigint;
 ALTER TABLE "Zoë"."Crate %I" DROP COLUMN "Kind";

@@ -198,7 +198,26 @@ SELECT statistics_create('evil.own_count', 'SELECT count(*) AS n FROM evil.own')
 INSERT INTO evil.own VALUES (1);
 SELECT * FROM evil.own_count;
 SELECT statistics_drop('evil.own_count');
+-- what a query calls never runs as anybody else: neither for children that come and go nor when the query is taken apart
+CREATE TABLE evil.seen (who name);
+CREATE FUNCTION evil.look() RETURNS void LANGUAGE plpgsql AS $$BEGIN INSERT INTO evil.seen SELECT current_user WHERE current_user <> 'regress_hostile'; END$$;
+CREATE FUNCTION evil.one(integer) RETURNS bigint IMMUTABLE LANGUAGE plpgsql AS 'BEGIN PERFORM evil.look(); RETURN $1; END';
+CREATE TABLE evil.parent (k integer);
+CREATE TABLE evil.child (k integer);
+INSERT INTO evil.child VALUES (1);
+SELECT statistics_create('evil.called', 'SELECT evil.one(k) AS k, count(*) AS n FROM evil.parent WHERE evil.one(2) = 2 GROUP BY 1');
+ALTER TABLE evil.child INHERIT evil.parent;
+SELECT * FROM evil.called;
+ALTER TABLE evil.child NO INHERIT evil.parent;
+SELECT * FROM evil.called;
+\set VERBOSITY terse
+SELECT statistics_create('evil.limited', 'SELECT count(*) FROM evil.parent p WHERE EXISTS (SELECT FROM evil.own o WHERE o.i = p.k LIMIT evil.one(1))');
+\set VERBOSITY default
+SELECT statistics_create('evil.limited', 'SELECT count(*) AS n FROM evil.parent p WHERE EXISTS (SELECT FROM evil.own o WHERE o.i = p.k LIMIT 1)');
 RESET ROLE;
+SELECT statistics_fold() >= 0 AS folded;
+SELECT count(*) FROM statistics_status;
+SELECT * FROM evil.seen;
 
 DROP SCHEMA prey CASCADE;
 DROP OWNED BY regress_hostile CASCADE;

@@ -261,15 +261,29 @@ check_not_in(const Taken *taken, const Condition *condition)
 	           "NOT NULL.");
 }
 
+/* A LIMIT that is there to be read: whatever would have to be run is the user's, and we may be a
+ * worker. */
+static bool
+is_limit_above_zero(Node *limit)
+{
+	if (IsA(limit, FuncExpr) && ((FuncExpr *) limit)->funcid == F_INT8_INT4)
+		limit = (Node *) linitial(((FuncExpr *) limit)->args);
+	if (!IsA(limit, Const))
+		return false;
+
+	auto *constant = (Const *) limit;
+
+	return constant->constisnull ||
+	       (constant->consttype == INT4OID ? DatumGetInt32(constant->constvalue)
+	                                       : DatumGetInt64(constant->constvalue)) > 0;
+}
+
 /* Whether there are rows does not depend on their order, on duplicates, or on a limit above zero.
  */
 static void
 drop_what_does_not_matter(Query *query, bool is_exists)
 {
-	auto *limit = (Const *) eval_const_expressions(nullptr, query->limitCount);
-
-	if (is_exists && limit != nullptr && IsA(limit, Const) &&
-	    (limit->constisnull || DatumGetInt64(limit->constvalue) > 0))
+	if (is_exists && query->limitCount != nullptr && is_limit_above_zero(query->limitCount))
 		query->limitCount = nullptr;
 	if (query->limitCount != nullptr || query->limitOffset != nullptr)
 		return;

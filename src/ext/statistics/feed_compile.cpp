@@ -397,7 +397,8 @@ make_capture(Relation relation, Oid root)
 	capture->context = context;
 	capture->valid = true;
 	capture->econtext = CreateStandaloneExprContext();
-	TupleDesc desc = CreateTupleDescCopy(RelationGetDescr(relation));
+	/* With the values of columns that were added to rows without writing them. */
+	TupleDesc desc = CreateTupleDescCopyConstr(RelationGetDescr(relation));
 	capture->old_row = MakeSingleTupleTableSlot(desc, &TTSOpsMinimalTuple);
 	capture->new_row = MakeSingleTupleTableSlot(desc, &TTSOpsMinimalTuple);
 	initStringInfo(&capture->key);

@@ -102,13 +102,14 @@ collect_row(Folding *folding, std::string_view delta, TimestampTz at, float us)
 		Decoder entry(bytes.data(), bytes.size());
 		auto statistic = (int32) entry.varint();
 		auto part = (int) entry.varint() - 1;
-		Pending *pending = pending_of(folding, statistic);
 
+		at_work = statistic;
+		Pending *pending = pending_of(folding, statistic);
+		if (pending != nullptr)
+			add_entry(pending, part, &entry);
+		at_work = 0;
 		if (pending == nullptr)
 			continue;
-		at_work = statistic;
-		add_entry(pending, part, &entry);
-		at_work = 0;
 		if (pending != previous)
 		{
 			++pending->rows;

@@ -146,31 +146,41 @@ tell_watches(Capture *capture, Relation leaf)
 	UnregisterSnapshot(snapshot);
 }
 
+/* What the rows count for.  The queries' expressions are the users', so they run as who gave the
+ * command. */
+static void
+count_leaf(const SourceRow &source, Relation leaf, int sign, Oid user)
+{
+	AsOwner invoker(user);
+	Capture *capture = compile_capture(leaf, source.relation);
+
+	append_relation(capture, leaf, sign);
+	tell_watches(capture, leaf);
+	invoker.restore();
+}
+
 /* A new member brings its rows into the statistics. */
 static void
-adopt_leaf(const SourceRow &source, Oid leaf)
+adopt_leaf(const SourceRow &source, Oid leaf, Oid user)
 {
 	check_member(source, leaf);
 	add_member(source, leaf);
 	CommandCounterIncrement();
 
 	Relation relation = table_open(leaf, AccessShareLock);
-	Capture *capture = compile_capture(relation, source.relation);
 
-	append_relation(capture, relation, 1);
-	tell_watches(capture, relation);
+	count_leaf(source, relation, 1, user);
 	table_close(relation, NoLock);
 }
 
-/* One that went takes its rows away. */
+/* One that went takes its rows away, after its writers: the command has locked the child that it
+ * names alone. */
 static void
-release_leaf(const SourceRow &source, Oid leaf)
+release_leaf(const SourceRow &source, Oid leaf, Oid user)
 {
-	Relation relation = table_open(leaf, AccessShareLock);
-	Capture *capture = compile_capture(relation, source.relation);
+	Relation relation = table_open(leaf, ShareRowExclusiveLock);
 
-	append_relation(capture, relation, -1);
-	tell_watches(capture, relation);
+	count_leaf(source, relation, -1, user);
 	table_close(relation, NoLock);
 	drop_member_triggers(leaf);
 	delete_leaf(leaf);
@@ -191,7 +201,7 @@ refuse_to_become_partition(const SourceRow &source)
 }
 
 static void
-follow_members(const SourceRow &source, List *members)
+follow_members(const SourceRow &source, List *members, Oid user)
 {
 	ListCell *cell;
 	List *known = leaves_of_source(source.id);
@@ -200,7 +210,7 @@ follow_members(const SourceRow &source, List *members)
 		if (!list_member_oid(members, lfirst_oid(cell)) && relation_exists(lfirst_oid(cell)))
 		{
 			pg::hold_off_maintenance();
-			release_leaf(source, lfirst_oid(cell));
+			release_leaf(source, lfirst_oid(cell), user);
 		}
 	foreach (cell, members)
 	{
@@ -213,7 +223,7 @@ follow_members(const SourceRow &source, List *members)
 		else
 		{
 			pg::hold_off_maintenance();
-			adopt_leaf(source, member);
+			adopt_leaf(source, member, user);
 		}
 	}
 }
@@ -238,7 +248,7 @@ judge_triggers(const SourceRow &source)
 }
 
 static void
-follow_source(const SourceRow &source)
+follow_source(const SourceRow &source, Oid user)
 {
 	ListCell *cell;
 
@@ -246,7 +256,7 @@ follow_source(const SourceRow &source)
 
 	List *members = find_all_inheritors(source.relation, AccessShareLock, nullptr);
 
-	follow_members(source, members);
+	follow_members(source, members, user);
 	foreach (cell, members)
 		mend_member_triggers(lfirst_oid(cell), false);
 	CommandCounterIncrement();
@@ -259,6 +269,7 @@ follow(Oid relation)
 {
 	List *numbers = NIL;
 	ListCell *cell;
+	Oid user = GetUserId();
 	AsOwner owner(internal_owner());
 
 	add_sources_of(&numbers, relation);
@@ -267,7 +278,7 @@ follow(Oid relation)
 		SourceRow source;
 
 		if (find_source(lfirst_int(cell), &source) && relation_exists(source.relation))
-			follow_source(source);
+			follow_source(source, user);
 	}
 	/* It came with a dump: the worker will see what it belongs to. */
 	if (numbers == NIL && has_capture_trigger(relation))
