@@ -190,7 +190,7 @@ CREATE FUNCTION cache_ext_internal.on_alter() RETURNS event_trigger
     AS 'MODULE_PATHNAME', 'cache_ext_on_alter'
     LANGUAGE C;
 COMMENT ON FUNCTION cache_ext_internal.on_alter() IS
-    'follows partitions that are created, attached and detached, and tells watches of columns that are changed';
+    'follows partitions that are created, attached and detached, functions that are replaced, and tells watches of columns that are changed';
 
 CREATE FUNCTION cache_ext_internal.before_ddl() RETURNS event_trigger
     AS 'MODULE_PATHNAME', 'cache_ext_before_ddl'
@@ -203,7 +203,8 @@ CREATE EVENT TRIGGER cache_ext_before_ddl ON ddl_command_start
 CREATE EVENT TRIGGER cache_ext_on_drop ON sql_drop
     EXECUTE FUNCTION cache_ext_internal.on_drop();
 CREATE EVENT TRIGGER cache_ext_on_alter ON ddl_command_end
-    WHEN TAG IN ('ALTER TABLE', 'CREATE TABLE', 'ALTER FOREIGN TABLE', 'CREATE FOREIGN TABLE', 'CREATE SCHEMA')
+    WHEN TAG IN ('ALTER TABLE', 'CREATE TABLE', 'ALTER FOREIGN TABLE', 'CREATE FOREIGN TABLE', 'CREATE SCHEMA',
+        'CREATE FUNCTION', 'ALTER FUNCTION', 'ALTER ROUTINE')
     EXECUTE FUNCTION cache_ext_internal.on_alter();
 ALTER EVENT TRIGGER cache_ext_before_ddl ENABLE ALWAYS;
 ALTER EVENT TRIGGER cache_ext_on_drop ENABLE ALWAYS;

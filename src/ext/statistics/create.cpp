@@ -13,6 +13,7 @@
 #include "ext/statistics/restore.hpp"
 #include "ext/statistics/sources.hpp"
 #include "ext/statistics/triggers.hpp"
+#include "ext/statistics/used_functions.hpp"
 #include "ext/statistics/verify.hpp"
 #include "ext/worker.hpp"
 #include "pg/guard.hpp"
@@ -24,6 +25,7 @@ extern "C" {
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_inherits.h"
+#include "commands/tablecmds.h"
 #include "commands/view.h"
 #include "executor/spi.h"
 #include "nodes/makefuncs.h"
@@ -256,6 +258,23 @@ require_triggers(List *sources)
 	}
 }
 
+/* A statement of this session that is writing a table will only tell its triggers when it ends. */
+static void
+require_not_in_use(List *sources, const char *what)
+{
+	ListCell *cell;
+	ListCell *inner;
+
+	foreach (cell, sources)
+		foreach (inner, find_all_inheritors(lfirst_oid(cell), AccessShareLock, nullptr))
+		{
+			Relation member = table_open(lfirst_oid(inner), NoLock);
+
+			CheckTableNotInUse(member, what);
+			table_close(member, NoLock);
+		}
+}
+
 static Oid
 create(RangeVar *name, const char *query, bool concurrently, bool replace)
 {
@@ -275,6 +294,8 @@ create(RangeVar *name, const char *query, bool concurrently, bool replace)
 	List *sources = source_relations(sketch);
 	table_close(view, NoLock);
 	check_sources(sources);
+	if (!concurrently)
+		require_not_in_use(sources, "create a statistic of");
 	foreach (cell, sources)
 		(void) ensure_source(lfirst_oid(cell));
 	require_triggers(sources);
@@ -356,6 +377,7 @@ refresh(Oid relation, bool concurrently)
 	List *relations = source_relations(definition);
 
 	mend_sources(relations);
+	forget_compiled_statistic(row.id);
 	forget_failure(row.id);
 	forget_verdict(row.id);
 	if (concurrently)
@@ -363,6 +385,7 @@ refresh(Oid relation, bool concurrently)
 		unfill(row.id);
 		return;
 	}
+	require_not_in_use(relations, "refresh a statistic of");
 	lock_sources(relations, ShareRowExclusiveLock);
 	(void) pg::take_maintenance_lock(pg::Maintenance::kFilling, true);
 	(void) pg::take_maintenance_lock(pg::Maintenance::kFolding, true);

@@ -151,13 +151,16 @@ locate_tables(Definition *definition)
 		part.table = internal_relation(name, only_extremes(definition, part));
 		part.by_index = !OidIsValid(part.table);
 	}
+	definition->sources = static_cast<Oid *>(palloc(sizeof(Oid) * Max(list_length(sources), 1)));
 	definition->logs = static_cast<Oid *>(palloc(sizeof(Oid) * Max(list_length(sources), 1)));
 	foreach (cell, sources)
 	{
 		SourceRow source;
 
-		if (find_source(lfirst_int(cell), &source))
-			definition->logs[definition->log_count++] = source.log;
+		if (!find_source(lfirst_int(cell), &source))
+			continue;
+		definition->sources[definition->source_count] = source.relation;
+		definition->logs[definition->source_count++] = source.log;
 	}
 	MemoryContextSwitchTo(caller);
 }

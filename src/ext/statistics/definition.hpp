@@ -202,10 +202,11 @@ struct Block
 
 struct Definition
 {
-	/* Of an existing statistic: its relations and the logs of its sources. */
+	/* Of an existing statistic: its relations, its sources and their logs. */
 	StatisticRow row;
 	Oid totals;
-	int log_count;
+	int source_count;
+	Oid *sources;
 	Oid *logs;
 
 	MemoryContext context;

@@ -18,6 +18,7 @@
 #include "ext/statistics/sources.hpp"
 #include "ext/statistics/ties.hpp"
 #include "ext/statistics/triggers.hpp"
+#include "ext/statistics/used_functions.hpp"
 #include "ext/worker.hpp"
 #include "pg/guard.hpp"
 #include "pg/maintenance_lock.hpp"
@@ -33,6 +34,7 @@ extern "C" {
 #include "catalog/pg_class.h"
 #include "catalog/pg_inherits.h"
 #include "commands/event_trigger.h"
+#include "commands/tablecmds.h"
 #include "executor/spi.h"
 #include "nodes/makefuncs.h"
 #include "utils/fmgroids.h"
@@ -152,6 +154,8 @@ static void
 count_leaf(const SourceRow &source, Relation leaf, int sign, Oid user)
 {
 	AsOwner invoker(user);
+
+	CheckTableNotInUse(leaf, "count the rows of");
 	Capture *capture = compile_capture(leaf, source.relation);
 
 	append_relation(capture, leaf, sign);
@@ -318,6 +322,25 @@ refuse_concurrent_detach(AlterTableStmt *statement)
 	}
 }
 
+/* Triggers of ours are found by their names, which say when they fire, too. */
+static void
+refuse_trigger_rename(RenameStmt *statement)
+{
+	if (statement->renameType != OBJECT_TRIGGER || !is_capture_trigger(statement->subname))
+		return;
+
+	Oid relation = RangeVarGetRelid(statement->relation, NoLock, true);
+	SourceRow source;
+
+	if (OidIsValid(relation) && source_of(relation, &source))
+		ereport(ERROR,
+		        (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+		         errmsg("cannot rename trigger \"%s\" of table \"%s\"", statement->subname,
+		                get_rel_name(relation)),
+		         errdetail("Statistics or watches of the table find it by its name."),
+		         errhint("Give your own triggers names that sort before or after it.")));
+}
+
 /* Is it a statistic, a source or a member of one, an index of these, or an internal? */
 static bool
 concerns_us(Oid relation)
@@ -407,31 +430,33 @@ may_disturb_maintenance(Node *command)
 
 /* ---- event triggers ---- */
 
+/* What the command has created or altered; types as PostgreSQL names them, quoted. */
 static List *
-altered_tables()
+altered_objects(const char *types)
 {
-	List *tables = NIL;
+	List *objects = NIL;
 
 	PinnedSearchPath path;
 
 	SPI_connect();
-	if (SPI_execute("SELECT DISTINCT objid FROM pg_catalog.pg_event_trigger_ddl_commands() "
-	                "WHERE classid = 'pg_catalog.pg_class'::pg_catalog.regclass "
-	                "AND object_type IN ('table', 'foreign table') ORDER BY 1",
-	                false, 0) != SPI_OK_SELECT)
-		elog(ERROR, "could not list altered tables");
+	if (SPI_execute(
+	        psprintf("SELECT DISTINCT objid FROM pg_catalog.pg_event_trigger_ddl_commands() "
+	                 "WHERE object_type IN (%s) ORDER BY 1",
+	                 types),
+	        false, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not list altered objects");
 	for (uint64 i = 0; i < SPI_processed; ++i)
 	{
 		bool null;
-		Datum table = SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1, &null);
+		Datum object = SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1, &null);
 		MemoryContext caller = MemoryContextSwitchTo(CurTransactionContext);
 
-		tables = lappend_oid(tables, DatumGetObjectId(table));
+		objects = lappend_oid(objects, DatumGetObjectId(object));
 		MemoryContextSwitchTo(caller);
 	}
 	SPI_finish();
 	path.restore();
-	return tables;
+	return objects;
 }
 
 /* The watched tables among a table and what inherits from it. */
@@ -553,6 +578,8 @@ cache_ext_before_ddl(PG_FUNCTION_ARGS)
 			return;
 		if (IsA(event->parsetree, AlterTableStmt))
 			refuse_concurrent_detach((AlterTableStmt *) event->parsetree);
+		if (IsA(event->parsetree, RenameStmt))
+			refuse_trigger_rename((RenameStmt *) event->parsetree);
 
 		bool disturbs = may_disturb_maintenance(event->parsetree);
 		if (disturbs)
@@ -577,7 +604,13 @@ cache_ext_on_alter(PG_FUNCTION_ARGS)
 		if (running_own_command() || pg::runs_own_script() ||
 		    !OidIsValid(internal_relation("source", true)))
 			return;
-		foreach (cell, altered_tables())
+		if (IsA(event->parsetree, CreateFunctionStmt) || IsA(event->parsetree, AlterFunctionStmt))
+		{
+			foreach (cell, altered_objects("'function'"))
+				follow_function(lfirst_oid(cell));
+			return;
+		}
+		foreach (cell, altered_objects("'table', 'foreign table'"))
 			follow(lfirst_oid(cell));
 		follow_columns(event->parsetree);
 	});

@@ -9,8 +9,11 @@
  *
  *-------------------------------------------------------------------------
  */
+#include <algorithm>
+
 #include "ext/statistics/read.hpp"
 #include "ext/statistics/restore.hpp"
+#include "ext/statistics/sources.hpp"
 #include "pg/guard.hpp"
 
 extern "C" {
@@ -22,6 +25,7 @@ extern "C" {
 #include "optimizer/pathnode.h"
 #include "optimizer/planmain.h"
 #include "optimizer/restrictinfo.h"
+#include "utils/acl.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
@@ -220,6 +224,41 @@ evaluate_filter(ForeignScanState *node, StatisticScan *state, GroupFilter *filte
 	return true;
 }
 
+/* A view shows what its owner may read, and so does a statistic. */
+static bool
+owner_may_read(const Definition *definition)
+{
+	Oid owner = relation_owner(definition->row.query);
+
+	return std::all_of(definition->sources, definition->sources + definition->source_count,
+	                   [owner](Oid source) {
+		                   return pg_class_aclcheck(source, owner, ACL_SELECT) == ACLCHECK_OK;
+	                   });
+}
+
+static void
+read_rows(ForeignScanState *node, StatisticScan *state)
+{
+	GroupFilter filter;
+	MemoryContext caller = MemoryContextSwitchTo(node->ss.ps.state->es_query_cxt);
+
+	state->rows = tuplestore_begin_heap(false, false, work_mem);
+	MemoryContextSwitchTo(node->ss.ps.ps_ExprContext->ecxt_per_tuple_memory);
+	if (evaluate_filter(node, state, &filter))
+		pg::guard([&] {
+			Relation table = node->ss.ss_currentRelation;
+			Snapshot snapshot = node->ss.ps.state->es_snapshot;
+
+			if (state->definition != nullptr && owner_may_read(state->definition))
+				read_statistic(state->definition, snapshot, &filter, state->rows,
+				               RelationGetDescr(table));
+			else
+				run_query(query_of_state(RelationGetRelid(table)), snapshot, state->rows,
+				          RelationGetDescr(table));
+		});
+	MemoryContextSwitchTo(caller);
+}
+
 static TupleTableSlot *
 iterate(ForeignScanState *node)
 {
@@ -227,25 +266,7 @@ iterate(ForeignScanState *node)
 	TupleTableSlot *slot = node->ss.ss_ScanTupleSlot;
 
 	if (state->rows == nullptr)
-	{
-		GroupFilter filter;
-		MemoryContext caller = MemoryContextSwitchTo(node->ss.ps.state->es_query_cxt);
-
-		state->rows = tuplestore_begin_heap(false, false, work_mem);
-		if (evaluate_filter(node, state, &filter))
-			pg::guard([&] {
-				Relation table = node->ss.ss_currentRelation;
-				Snapshot snapshot = node->ss.ps.state->es_snapshot;
-
-				if (state->definition == nullptr)
-					run_query(query_of_state(RelationGetRelid(table)), snapshot, state->rows,
-					          RelationGetDescr(table));
-				else
-					read_statistic(state->definition, snapshot, &filter, state->rows,
-					               RelationGetDescr(table));
-			});
-		MemoryContextSwitchTo(caller);
-	}
+		read_rows(node, state);
 
 	ExecClearTuple(slot);
 	if (tuplestore_gettupleslot(state->rows, true, false, state->row))

@@ -369,7 +369,7 @@ read_grouped(Reading *r)
 static void
 add_logs(Pending *pending, Snapshot snapshot)
 {
-	for (int i = 0; i < pending->definition->log_count; ++i)
+	for (int i = 0; i < pending->definition->source_count; ++i)
 		add_log(pending, pending->definition->logs[i], snapshot);
 }
 

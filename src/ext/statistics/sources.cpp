@@ -223,6 +223,7 @@ add_member(const SourceRow &source, Oid member)
 {
 	SourceRow other;
 
+	check_generated(source.relation, member);
 	create_member_triggers(member);
 	forget_compiled(member);
 	if (member == source.relation || get_rel_relkind(member) == RELKIND_PARTITIONED_TABLE)

@@ -10,6 +10,9 @@
  *
  *-------------------------------------------------------------------------
  */
+#include <algorithm>
+#include <iterator>
+
 #include "ext/statistics/triggers.hpp"
 #include "ext/statistics/sources.hpp"
 
@@ -170,6 +173,39 @@ is_hidden_from_triggers(Oid relation, AttrNumber column)
 	ReleaseSysCache(tuple);
 	return generated != '\0' && (generated != ATTRIBUTE_GENERATED_STORED ||
 	                             get_rel_relkind(relation) == RELKIND_PARTITIONED_TABLE);
+}
+
+void
+check_generated(Oid parent, Oid member)
+{
+	if (!get_rel_relispartition(member))
+		return;
+
+	Relation partition = relation_open(member, AccessShareLock);
+	for (int i = 0; i < RelationGetNumberOfAttributes(partition); ++i)
+	{
+		Form_pg_attribute column = TupleDescAttr(RelationGetDescr(partition), i);
+
+		if (column->attisdropped || column->attgenerated == '\0' ||
+		    is_hidden_from_triggers(parent, get_attnum(parent, NameStr(column->attname))))
+			continue;
+		ereport(ERROR,
+		        (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+		         errmsg("partition \"%s\" cannot generate column \"%s\", which \"%s\" does not",
+		                RelationGetRelationName(partition), NameStr(column->attname),
+		                get_rel_name(parent)),
+		         errdetail("A statistic or watch reads the table, and PostgreSQL shows triggers "
+		                   "its rows without the value."),
+		         errhint("Let the whole table generate the column, or none of it.")));
+	}
+	relation_close(partition, NoLock);
+}
+
+bool
+is_capture_trigger(const char *name)
+{
+	return std::any_of(std::begin(kTriggers), std::end(kTriggers),
+	                   [name](const OwnTrigger &own) { return strcmp(own.name, name) == 0; });
 }
 
 char *

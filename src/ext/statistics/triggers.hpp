@@ -33,6 +33,15 @@ bool has_capture_trigger(Oid relation);
  */
 bool is_hidden_from_triggers(Oid relation, AttrNumber column);
 
+/*
+ * Refuses a partition that generates what its parent has as a plain column,
+ * which PostgreSQL 15 lets through: triggers would not see the value.
+ */
+void check_generated(Oid parent, Oid member);
+
+/* Is it the name of one of ours? */
+bool is_capture_trigger(const char *name);
+
 /* What keeps changes to a source or one of its members from being counted; NULL when nothing. */
 char *trigger_trouble(Oid source);
 
