@@ -198,6 +198,9 @@ CREATE FUNCTION cache_ext_internal.before_ddl() RETURNS event_trigger
 COMMENT ON FUNCTION cache_ext_internal.before_ddl() IS
     'refuses what could not be followed in the same transaction; keeps the worker off tables about to be dropped';
 
+REVOKE ALL ON FUNCTION cache_ext_internal.on_drop(), cache_ext_internal.on_alter(), cache_ext_internal.before_ddl()
+    FROM PUBLIC;   -- only events call them
+
 CREATE EVENT TRIGGER cache_ext_before_ddl ON ddl_command_start
     EXECUTE FUNCTION cache_ext_internal.before_ddl();
 CREATE EVENT TRIGGER cache_ext_on_drop ON sql_drop
@@ -280,7 +283,7 @@ COMMENT ON TABLE cache_ext_internal.redis_state IS 'epoch of own entries, and th
 -- The first epoch is a time in microseconds, so that no installation takes up the values of an earlier one,
 -- nor of another server that was copied from the same files.
 INSERT INTO cache_ext_internal.redis_state (epoch)
-    VALUES (pg_catalog.floor(1000000 * EXTRACT(epoch FROM pg_catalog.clock_timestamp()))::bigint);
+    VALUES (pg_catalog.floor(1000000::numeric OPERATOR(pg_catalog.*) EXTRACT(epoch FROM pg_catalog.clock_timestamp()))::bigint);
 
 CREATE TABLE cache_ext_internal.delivery (
     one           boolean PRIMARY KEY DEFAULT true CHECK (one),
@@ -894,7 +897,7 @@ COMMENT ON FUNCTION cache_ext_internal.loader_relations() IS
 
 CREATE VIEW cache_stats AS
     SELECT s.tier, s.hits, s.misses,
-        pg_catalog.round(100.0 * s.hits / nullif(s.hits + s.misses, 0), 2)::numeric(5, 2) AS hit_rate,
+        pg_catalog.round(100::numeric * s.hits::numeric / nullif((s.hits + s.misses)::numeric, 0::numeric), 2)::numeric(5, 2) AS hit_rate,
         s.sets, s.deletes, s.evictions, s.errors, s.stale_hits,
         CASE s.tier WHEN 'redis' THEN r.keys ELSE s.keys END AS keys,
         CASE s.tier WHEN 'redis' THEN r.memory_bytes ELSE s.bytes END AS bytes,
@@ -940,9 +943,10 @@ REVOKE ALL ON FUNCTION cache_explain(text) FROM PUBLIC;   -- tells what others c
 
 CREATE VIEW cache_settings AS
     SELECT s.name,
-        pg_catalog.regexp_replace(s.setting, '://([^:@/]*):[^@]*@', '://\1:***@') AS value,
+        pg_catalog.regexp_replace(s.setting, '://([^:@/]*):[^/]*@', '://\1:***@') AS value,
         s.unit, s.source, s.short_desc AS effect
-    FROM pg_catalog.pg_settings s
+    FROM cache_ext_internal.memory_is_there() loaded,   -- a session has the settings once it has the library
+        pg_catalog.pg_settings s
     WHERE s.name LIKE 'cache\_ext.%';
 COMMENT ON VIEW cache_settings IS 'the settings of cache_ext that you may see, passwords masked';
 GRANT SELECT ON cache_settings TO PUBLIC;   -- what SHOW tells, and less
@@ -1093,8 +1097,9 @@ AS $doctor$
     UNION ALL
     -- where it runs
     SELECT 'warning', 'shared_preload_libraries', 'cache_ext is not preloaded: there is no memory tier, and the worker starts at first use',
-        format('ALTER SYSTEM SET shared_preload_libraries = %L, then restart',
-            concat_ws(', ', nullif(current_setting('shared_preload_libraries'), ''), 'cache_ext'))
+        format('ALTER SYSTEM SET shared_preload_libraries = %s, then restart',
+            (SELECT string_agg(quote_literal(btrim(library, ' "')), ', ')   -- a list: one literal each
+             FROM unnest(string_to_array(nullif(current_setting('shared_preload_libraries'), ''), ',') || 'cache_ext'::text) library))
     WHERE current_setting('shared_preload_libraries') !~ '\mcache_ext\M'
     UNION ALL
     SELECT 'warning', 'cache_ext.redis_url', 'the address holds a password, which superusers and the configuration show',
@@ -1250,8 +1255,15 @@ CREATE FUNCTION cache_grant(role regrole, level text, prefix text DEFAULT '') RE
 AS $grant$
 DECLARE
     levels constant text[] := ARRAY['read', 'write', 'admin'];
+    writing constant text[] := ARRAY['cache_set', 'cache_set_many', 'cache_add', 'cache_delete', 'cache_expire', 'cache_incr',
+        'cache_invalidate', 'cache_invalidate_tags', 'cache_invalidate_pattern', 'cache_publish',
+        'session_set', 'session_touch', 'session_destroy', 'session_regenerate', 'session_destroy_all', 'rate_limit'];
+    administering constant text[] := ARRAY['cache_define', 'cache_undefine', 'cache_keys', 'cache_clear', 'cache_warm',
+        'cache_watch', 'cache_unwatch', 'cache_target_create', 'cache_target_drop', 'cache_stats_reset', 'cache_explain',
+        'cache_health', 'cache_doctor', 'cache_stats_json', 'cache_metrics', 'cache_ping'];
     wanted text[] := ARRAY['cache_get', 'cache_get_many', 'cache_exists', 'cache_ttl', 'cache_query', 'session_get'];
     f regprocedure;
+    granted boolean;
 BEGIN
     IF role IS NULL OR level IS NULL OR prefix IS NULL THEN
         RAISE EXCEPTION 'role, level and prefix must not be null' USING ERRCODE = 'null_value_not_allowed';
@@ -1261,30 +1273,43 @@ BEGIN
             USING ERRCODE = 'invalid_parameter_value', HINT = 'Give ''read'', ''write'' or ''admin''.';
     END IF;
     IF level IN ('write', 'admin') THEN
-        wanted := wanted || ARRAY['cache_set', 'cache_set_many', 'cache_add', 'cache_delete', 'cache_expire', 'cache_incr',
-            'cache_invalidate', 'cache_invalidate_tags', 'cache_invalidate_pattern', 'cache_publish',
-            'session_set', 'session_touch', 'session_destroy', 'session_regenerate', 'session_destroy_all', 'rate_limit'];
+        wanted := wanted || writing;
     END IF;
     IF level = 'admin' THEN
         IF prefix <> '' THEN
             RAISE EXCEPTION 'an administrator of the cache cannot be kept to a prefix'
                 USING ERRCODE = 'invalid_parameter_value';
         END IF;
-        wanted := wanted || ARRAY['cache_define', 'cache_undefine', 'cache_keys', 'cache_clear', 'cache_warm', 'cache_watch',
-            'cache_unwatch', 'cache_stats_reset', 'cache_explain', 'cache_health', 'cache_doctor', 'cache_stats_json',
-            'cache_metrics', 'cache_ping'];
+        wanted := wanted || administering;
     END IF;
-    FOR f IN
-        SELECT p.oid FROM pg_proc p
+    IF prefix ~ '[*?\[\]\\]' THEN
+        RAISE EXCEPTION 'prefix must not contain characters of patterns'
+            USING ERRCODE = 'invalid_parameter_value', DETAIL = 'A pattern that begins so would reach other names.';
+    END IF;
+    IF prefix <> '' AND (NOT (SELECT r.rolcanlogin FROM pg_roles r WHERE r.oid = role)
+                         OR EXISTS (SELECT FROM pg_auth_members m WHERE m.roleid = role)) THEN
+        RAISE EXCEPTION 'role % cannot be kept to a prefix', role
+            USING ERRCODE = 'feature_not_supported',
+                DETAIL = 'Others have its rights as its members, and the prefix is a setting of who logs in.',
+                HINT = 'Call cache_grant for each role that logs in.';
+    END IF;
+    FOR f, granted IN
+        SELECT p.oid, p.proname = ANY (wanted) FROM pg_proc p
             JOIN pg_depend d ON d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e'
             JOIN pg_extension e ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid AND e.extname = 'cache_ext'
-        WHERE p.pronamespace = e.extnamespace AND p.proname = ANY (wanted)
+        WHERE p.pronamespace = e.extnamespace AND p.proname = ANY (wanted || writing || administering)
         ORDER BY p.proname
     LOOP
-        EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO %s', f, role);
+        IF granted THEN
+            EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO %s', f, role);
+        ELSE
+            EXECUTE format('REVOKE EXECUTE ON FUNCTION %s FROM %s', f, role);
+        END IF;
     END LOOP;
     IF level = 'admin' THEN
         EXECUTE format('GRANT SELECT ON @extschema@.session_list TO %s', role);
+    ELSE
+        EXECUTE format('REVOKE SELECT ON @extschema@.session_list FROM %s', role);
     END IF;
     IF prefix <> '' THEN
         EXECUTE format('ALTER ROLE %s IN DATABASE %I SET cache_ext.allowed_prefix = %L', role, current_database(), prefix);
@@ -1294,7 +1319,7 @@ BEGIN
 END
 $grant$;
 COMMENT ON FUNCTION cache_grant(regrole, text, text) IS
-    'lets a role read, write or administer the cache; with a prefix its sessions may name only keys that begin so';
+    'lets a role read, write or administer the cache, and no more than that; with a prefix its sessions may name only keys that begin so';
 REVOKE ALL ON FUNCTION cache_grant(regrole, text, text) FROM PUBLIC;   -- gives rights away
 
 ---------------------------------------------------------------------------
@@ -1420,6 +1445,11 @@ BEGIN
     END LOOP;
 
     target := format('%I.recent_scans', s);
+    IF to_regclass(target) IS NOT NULL
+       AND obj_description(to_regclass(target), 'pg_class') IS DISTINCT FROM 'the newest 50 scans, read from the table through its index' THEN
+        RAISE EXCEPTION 'relation "%" already exists', target
+            USING ERRCODE = 'duplicate_table', HINT = 'Rename it: the application''s newest scans are to have this name.';
+    END IF;
     IF to_regclass(target) IS NULL THEN
         EXECUTE format($q$
             CREATE VIEW %1$I.recent_scans AS
@@ -1455,8 +1485,11 @@ DECLARE
     watches pg_catalog.text[];
     target pg_catalog.text;
     i pg_catalog.int4;
+    is_ours pg_catalog.bool;
 BEGIN
     PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+    is_ours := EXISTS (SELECT FROM @extschema@.statistics_status st
+                       WHERE st.relation = to_regclass(format('%I.statistics_cache', s)));
     watches := string_to_array(substring(
         obj_description(to_regclass(format('%I.statistics_cache', s)), 'pg_class')
         from 'watches ([0-9 ]+)$'), ' ');
@@ -1471,8 +1504,11 @@ BEGIN
             PERFORM @extschema@.statistics_drop(target::regclass);
         END IF;
     END LOOP;
-    EXECUTE format('DROP VIEW IF EXISTS %I.recent_scans', s);
-    IF to_regclass(format('%I.statistics_cache_before', s)) IS NOT NULL
+    target := format('%I.recent_scans', s);
+    IF obj_description(to_regclass(target), 'pg_class') = 'the newest 50 scans, read from the table through its index' THEN
+        EXECUTE format('DROP VIEW %s', target);
+    END IF;
+    IF is_ours AND to_regclass(format('%I.statistics_cache_before', s)) IS NOT NULL
        AND to_regclass(format('%I.statistics_cache', s)) IS NULL THEN
         EXECUTE format('ALTER TABLE %I.statistics_cache_before RENAME TO statistics_cache', s);
     END IF;

@@ -444,3 +444,53 @@ DROP SCHEMA "Zoë" CASCADE;
 SELECT count(*) FROM statistics_status;
 DROP TYPE size, pair;
 DROP FUNCTION crates_differ;
+
+-- a function that a query uses and that is replaced: its statistics follow, through operators and SQL-standard bodies, too
+CREATE TABLE graded (id integer PRIMARY KEY, points integer);
+INSERT INTO graded SELECT i, i FROM generate_series(1, 10) i;
+CREATE FUNCTION grade(integer) RETURNS text IMMUTABLE LANGUAGE sql AS $$SELECT CASE WHEN $1 > 5 THEN 'good' ELSE 'bad' END$$;
+CREATE FUNCTION passes(integer, integer) RETURNS boolean IMMUTABLE LANGUAGE plpgsql AS 'BEGIN RETURN $1 > $2; END';
+CREATE OPERATOR >>>> (LEFTARG = integer, RIGHTARG = integer, FUNCTION = passes);
+CREATE FUNCTION standard(p integer) RETURNS text IMMUTABLE RETURN grade(p);
+SELECT statistics_create('by_grade', 'SELECT grade(points) AS grade, count(*) AS n FROM graded GROUP BY 1');
+SELECT statistics_create('passed', 'SELECT count(*) AS n FROM graded WHERE points >>>> 7');
+SELECT statistics_create('by_standard', 'SELECT standard(points) AS grade, count(*) AS n FROM graded GROUP BY 1');
+INSERT INTO graded VALUES (11, 11);
+BEGIN;
+UPDATE graded SET points = 1 WHERE id = 11;
+CREATE OR REPLACE FUNCTION grade(integer) RETURNS text IMMUTABLE LANGUAGE sql AS $$SELECT CASE WHEN $1 > 8 THEN 'good' ELSE 'bad' END$$;
+CREATE OR REPLACE FUNCTION passes(integer, integer) RETURNS boolean IMMUTABLE LANGUAGE plpgsql AS 'BEGIN RETURN $1 >= $2; END';
+UPDATE graded SET points = 9 WHERE id = 1;
+SELECT * FROM by_grade ORDER BY 1;
+SELECT * FROM passed;
+COMMIT;
+SELECT statistics_wait(s, '60 s') FROM unnest('{by_grade,passed,by_standard}'::regclass[]) s;
+DELETE FROM graded WHERE id = 2;
+INSERT INTO graded VALUES (12, 9), (13, 3);
+SELECT * FROM by_grade ORDER BY 1;
+SELECT * FROM by_standard ORDER BY 1;
+SELECT * FROM passed;
+SELECT statistics_verify(s) FROM unnest('{by_grade,passed,by_standard}'::regclass[]) s;
+ALTER FUNCTION grade(integer) STABLE;
+ALTER FUNCTION passes(integer, integer) VOLATILE;
+ALTER FUNCTION grade(integer) COST 10;
+
+-- from within a statement that writes the table, its rows would be counted twice
+CREATE FUNCTION made_amid() RETURNS integer LANGUAGE plpgsql AS $$BEGIN
+    PERFORM statistics_create('amid', 'SELECT count(*) AS n FROM graded');
+    RETURN 1;
+END$$;
+CREATE FUNCTION refreshed_amid() RETURNS integer LANGUAGE plpgsql AS $$BEGIN
+    PERFORM statistics_refresh('passed');
+    RETURN 1;
+END$$;
+INSERT INTO graded SELECT 20 + i, made_amid() FROM generate_series(1, 2) i;
+UPDATE graded SET points = points + refreshed_amid();
+SELECT statistics_verify('passed');
+
+-- our triggers keep their names
+ALTER TRIGGER "0_cache_ext_insert" ON graded RENAME TO later;
+DROP TABLE graded CASCADE;
+DROP FUNCTION made_amid, refreshed_amid, standard;
+DROP OPERATOR >>>> (integer, integer);
+DROP FUNCTION grade, passes;

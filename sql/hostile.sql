@@ -219,6 +219,74 @@ SELECT statistics_fold() >= 0 AS folded;
 SELECT count(*) FROM statistics_status;
 SELECT * FROM evil.seen;
 
+-- why a filling failed is told to who may read the statistic: errors quote values
+CREATE TABLE prey.told (v text);
+INSERT INTO prey.told VALUES ('the-secret-4711');
+SELECT statistics_create('prey.tells', 'SELECT v::integer AS v, count(*) AS n FROM prey.told GROUP BY 1', concurrently => true);
+\set VERBOSITY sqlstate
+SELECT statistics_wait('prey.tells', '30 s');
+SELECT detail ~ '4711' AS told FROM statistics_status WHERE relation = 'prey.tells'::regclass;
+SET ROLE regress_hostile;
+SELECT state, detail FROM statistics_status WHERE relation = 'prey.tells'::regclass;
+RESET ROLE;
+-- functions of event triggers, called by hand
+SELECT cache_ext_internal.before_ddl();
+SELECT cache_ext_internal.on_alter();
+SELECT cache_ext_internal.on_drop();
+\set VERBOSITY default
+-- what the owner may not read any more the statistic does not show
+CREATE TABLE prey.lent (i integer);
+INSERT INTO prey.lent VALUES (1);
+GRANT SELECT, TRIGGER ON prey.lent TO regress_hostile;
+SET ROLE regress_hostile;
+SELECT statistics_create('evil.borrowed', 'SELECT count(*) AS n FROM prey.lent');
+SELECT * FROM evil.borrowed;
+RESET ROLE;
+REVOKE SELECT ON prey.lent FROM regress_hostile;
+\set VERBOSITY terse
+SELECT * FROM evil.borrowed;
+\set VERBOSITY default
+
+-- operators that pg_catalog lacks, planted before the extension is installed: installing it and its views run none
+CREATE DATABASE regress_hostile_install;
+\c regress_hostile_install
+SET client_min_messages = warning;
+CREATE SCHEMA evil AUTHORIZATION regress_hostile;
+SET ROLE regress_hostile;
+DO $$
+DECLARE
+    o record;
+BEGIN
+    FOR o IN
+        SELECT l::regtype AS l, r::regtype AS r, name
+        FROM unnest('{smallint,integer,bigint,numeric,real,double precision,text,name,oid,interval,timestamptz,boolean,jsonb,regclass,char}'::regtype[]) l,
+            unnest('{smallint,integer,bigint,numeric,real,double precision,text,name,oid,interval,timestamptz,boolean,jsonb,regclass,char}'::regtype[]) r,
+            unnest('{+,-,*,/,%,=,<>,<,>,<=,>=,||,~,~~,->,->>}'::text[]) name
+        WHERE NOT EXISTS (SELECT FROM pg_operator p WHERE p.oprname = name AND p.oprleft = l AND p.oprright = r AND p.oprnamespace = 'pg_catalog'::regnamespace)
+    LOOP
+        EXECUTE format('CREATE OR REPLACE FUNCTION evil.trap(%s, %s) RETURNS integer LANGUAGE plpgsql AS $f$BEGIN RAISE EXCEPTION %L; END$f$',
+                       o.l, o.r, format('a trap was run for %s and %s', o.l, o.r));
+        EXECUTE format('CREATE OPERATOR evil.%s (LEFTARG = %s, RIGHTARG = %s, FUNCTION = evil.trap)', o.name, o.l, o.r);
+    END LOOP;
+END $$;
+RESET ROLE;
+CREATE EXTENSION cache_ext SCHEMA evil;
+SET search_path = evil, public;
+DO $$
+DECLARE
+    v regclass;
+BEGIN
+    FOR v IN SELECT c.oid FROM pg_class c WHERE c.relnamespace = 'evil'::regnamespace AND c.relkind = 'v' ORDER BY 1 LOOP
+        EXECUTE format('SELECT count(v::text) FROM %s v', v);
+    END LOOP;
+END $$;
+SELECT count(*) > 10 AS settings FROM cache_settings;
+SELECT count(*) > 0 AS told FROM cache_doctor();
+SELECT length(cache_metrics()) > 0 AS metrics, cache_stats_json() IS NOT NULL AS json;
+\c contrib_regression
+SET client_min_messages = warning;
+DROP DATABASE regress_hostile_install WITH (FORCE);
+
 DROP SCHEMA prey CASCADE;
 DROP OWNED BY regress_hostile CASCADE;
 DROP SCHEMA IF EXISTS evil CASCADE;

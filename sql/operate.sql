@@ -63,7 +63,7 @@ RESET cache_ext.redis_url;
 RESET client_min_messages;
 
 -- rights
-CREATE ROLE regress_operate_role;
+CREATE ROLE regress_operate_role LOGIN;
 SELECT cache_grant('regress_operate_role', 'guest');
 SELECT cache_grant('regress_operate_role', NULL);
 SELECT cache_grant('regress_operate_role', 'admin', 'x:');
@@ -77,6 +77,14 @@ SELECT operate_test.granted();
 SELECT cache_grant('regress_operate_role', 'write', 'app:');
 SELECT operate_test.granted();
 SELECT setconfig FROM pg_db_role_setting WHERE setrole = 'regress_operate_role'::regrole;
+-- a lower level takes away what is above it; a prefix that would not hold is refused
+SELECT cache_grant('regress_operate_role', 'read', 'app:');
+SELECT operate_test.granted();
+SELECT cache_grant('regress_operate_role', 'write', 't*:');
+CREATE ROLE regress_operate_member IN ROLE regress_operate_role;
+SELECT cache_grant('regress_operate_role', 'write', 'app:');
+SELECT cache_grant('regress_operate_member', 'write', 'app:');
+DROP ROLE regress_operate_member;
 SELECT cache_grant('regress_operate_role', 'admin');
 SELECT operate_test.granted();
 SELECT setconfig FROM pg_db_role_setting WHERE setrole = 'regress_operate_role'::regrole;
@@ -90,9 +98,12 @@ SELECT cache_invalidate('other:1');
 SELECT cache_invalidate_tags('other');
 SELECT cache_invalidate_pattern('*');
 SELECT cache_incr('other:n');
+SELECT cache_publish('other', 'x');
 SELECT cache_get('app:1', 'SELECT 1 AS x');
 SELECT cache_invalidate('app:1');
 RESET cache_ext.allowed_prefix;
+SELECT cache_publish('invalidate', '{"v": 1, "all": true}');
+SELECT cache_watch('operate_test.t', channels => '{invalidate}');
 SET ROLE regress_operate_role;
 SET cache_ext.allowed_prefix = '';
 RESET ROLE;

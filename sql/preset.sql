@@ -67,3 +67,19 @@ SELECT bag_tracking_attach('warehouse', replace => true);
 SELECT total_bags FROM warehouse.statistics_cache;
 DROP SCHEMA warehouse CASCADE;
 SELECT count(*) FROM statistics_status;
+
+-- things of the user's own that bear our names: attach refuses, detach leaves them alone
+CREATE SCHEMA preset_own;
+SET search_path = preset_own, public;
+SET client_min_messages = warning;
+\i test/driver/bag_tracking.sql
+RESET client_min_messages;
+CREATE VIEW recent_scans AS SELECT 1 AS mine;
+CREATE TABLE statistics_cache_before (mine integer);
+\set VERBOSITY terse
+SELECT count(*) FROM bag_tracking_attach('preset_own');
+SELECT bag_tracking_detach('preset_own');
+SELECT to_regclass('preset_own.recent_scans') AS mine, to_regclass('preset_own.statistics_cache_before') AS mine_too;
+RESET search_path;
+SET client_min_messages = warning;
+DROP SCHEMA preset_own CASCADE;

@@ -24,7 +24,7 @@ floor_key(std::string_view key_prefix)
 std::string
 event_channel(std::string_view key_prefix)
 {
-	return std::string(key_prefix) + "invalidate";
+	return std::string(key_prefix).append(kEventsChannel);
 }
 
 } /* namespace cache_ext::invalidation */

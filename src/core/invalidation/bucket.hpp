@@ -88,6 +88,9 @@ has_prefix(std::string_view key) noexcept
 	return key.find(':') != std::string_view::npos;
 }
 
+/* Where subscribers are told what has been invalidated, behind the configured key_prefix. */
+constexpr std::string_view kEventsChannel = "invalidate";
+
 /* Names in Redis: version keys and the floor (key_prefix as configured, may be empty). */
 std::string version_key(std::string_view key_prefix, uint32_t bucket);
 std::string floor_key(std::string_view key_prefix);

@@ -11,6 +11,7 @@
 #include <charconv>
 #include <cstdint>
 #include <cstdlib>
+#include <unordered_set>
 
 namespace cache_ext::policy {
 
@@ -314,12 +315,13 @@ member_names(std::string_view json)
 {
 	Members members(json, {0, json.size()});
 	std::vector<std::string> names;
+	std::unordered_set<std::string> known;
 	std::string_view quoted;
 	Span value;
 
 	while (members.next(&quoted, &value))
 		if (auto name = unquote(quoted);
-		    name && std::find(names.begin(), names.end(), *name) == names.end())
+		    name && known.insert(*name).second)
 			names.push_back(std::move(*name));
 	return names;
 }

@@ -97,6 +97,8 @@ cache_ext_publish(PG_FUNCTION_ARGS)
 		refuse_null("channel");
 	if (PG_ARGISNULL(1))
 		refuse_null("message");
+	check_channel(cache_ext::pg::view(PG_GETARG_TEXT_PP(0)));
+	check_allowed(cache_ext::pg::view(PG_GETARG_TEXT_PP(0)), "channel");
 	collect_publish(cache_ext::pg::view(PG_GETARG_TEXT_PP(0)),
 	                cache_ext::pg::view(PG_GETARG_TEXT_PP(1)));
 	PG_RETURN_VOID();

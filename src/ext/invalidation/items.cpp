@@ -12,6 +12,7 @@
  */
 #include "ext/invalidation/items.hpp"
 
+#include "core/invalidation/bucket.hpp"
 #include "core/invalidation/glob.hpp"
 #include "core/invalidation/item.hpp"
 #include "ext/invalidation/fence.hpp"
@@ -137,6 +138,17 @@ check_allowed(std::string_view name, const char *what)
 		ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 		                errmsg("%s must begin with \"%s\"", what, pg::allowed_prefix),
 		                errdetail("This session is kept to it by cache_ext.allowed_prefix.")));
+}
+
+void
+check_channel(std::string_view channel)
+{
+	if (channel == kEventsChannel)
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+		                errmsg("channel \"%.*s\" is reserved", static_cast<int>(channel.size()),
+		                       channel.data()),
+		                errdetail("On it subscribers are told what has been invalidated."),
+		                errhint("Give messages of your own another channel.")));
 }
 
 void

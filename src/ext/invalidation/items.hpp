@@ -32,6 +32,9 @@ void check_name(std::string_view name, const char *what);
 /* 42501 when the name does not begin with cache_ext.allowed_prefix; for names that SQL gives. */
 void check_allowed(std::string_view name, const char *what);
 
+/* Raises 22023 for the channel of the events, on which nobody else is to speak. */
+void check_channel(std::string_view channel);
+
 void collect_key(std::string_view key);
 void collect_tag(std::string_view tag);
 

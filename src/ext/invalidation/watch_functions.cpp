@@ -10,6 +10,7 @@
 #include "core/base/error.hpp"
 #include "core/invalidation/glob.hpp"
 #include "core/invalidation/target.hpp"
+#include "ext/invalidation/items.hpp"
 #include "ext/invalidation/journal.hpp"
 #include "ext/invalidation/watch_rows.hpp"
 #include "ext/statistics/capture.hpp"
@@ -252,6 +253,7 @@ cache_ext_watch(PG_FUNCTION_ARGS)
 	using namespace cache_ext::invalidation;
 	namespace statistics = cache_ext::statistics;
 	WatchRow row = {};
+	ListCell *cell;
 
 	refuse_in_recovery();
 	if (PG_ARGISNULL(kRelation))
@@ -279,6 +281,8 @@ cache_ext_watch(PG_FUNCTION_ARGS)
 	check_targets(row.relation, row.tags, "tag", false);
 	check_targets(row.relation, row.patterns, "pattern", true);
 	check_targets(row.relation, row.channels, "channel", false);
+	foreach (cell, row.channels)
+		check_channel(static_cast<char *>(lfirst(cell)));
 	if (row.message != nullptr && row.message[0] != '\0')
 		check_target(row.relation, row.message, "message", false);
 	check_columns(row.relation, row.columns);

@@ -56,7 +56,7 @@ time_of(const Reply &reply)
 		if (error != std::errc() || end != text.data() + text.size())
 			return std::nullopt;
 	}
-	if (parts[0] < 0 || parts[0] > INT64CONST(100000000000) || parts[1] < 0 || parts[1] > 999999)
+	if (parts[0] < 0 || parts[0] > INT64CONST(4000000000) || parts[1] < 0 || parts[1] > 999999)
 		return std::nullopt;
 	return parts[0] * 1000000 + parts[1];
 }

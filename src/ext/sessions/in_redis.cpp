@@ -24,6 +24,7 @@
 #include "core/invalidation/glob.hpp"
 #include "core/policy/json_text.hpp"
 #include "core/policy/session_life.hpp"
+#include "ext/cache/arguments.hpp"
 #include "ext/cache/cache.hpp"
 #include "ext/cache/conversation.hpp"
 #include "ext/cache/delivery_wait.hpp"
@@ -248,7 +249,9 @@ change_watched(std::string_view key, Change &&change)
 			refuse_silence();
 		expect(seen[0].is_nil() || seen[0].is_string(), seen[0]);
 		expect(seen[1].kind == Reply::Kind::kInteger, seen[1]);
-		if (seen[0].is_nil() || seen[1].integer < -1 || is_ended(key, standing, server))
+		/* The answer is older than the watch, which does not see what a commit has ended before. */
+		if (seen[0].is_nil() || seen[1].integer < -1 || is_ended(key, standing, server) ||
+		    look(key).ended)
 			return false;
 
 		bool there = true;
@@ -294,7 +297,7 @@ move(std::string_view key, std::string_view to)
 	std::string name = cache::full_key(key);
 	std::string new_name = cache::full_key(to);
 
-	return change_watched(key, [&](const Present &now, RedisWatch &watch, bool *) {
+	bool moved = change_watched(key, [&](const Present &now, RedisWatch &watch, bool *) {
 		std::string ms = std::to_string(std::max<int64>(now.left_ms, 1));
 		RedisWatch::Command store{"SET", new_name, now.json, "PX", ms};
 
@@ -302,6 +305,12 @@ move(std::string_view key, std::string_view to)
 			store.resize(3);
 		return watch.execute_all({store, {"UNLINK", name}});
 	});
+
+	/* A commit that has ended the old one meanwhile does not know the new one. */
+	if (!moved || !look(key).ended)
+		return moved;
+	(void) ask({"UNLINK", new_name});
+	return false;
 }
 
 /* -------------------------------------------------------------------------
@@ -473,6 +482,8 @@ destroy_all_in_redis(std::string_view field, std::string_view value)
 			std::string key(kKeyPrefix);
 
 			key.append(sid);
+			if (look(key).ended)
+				return;
 			pg::call([&] { invalidation::collect_session(key); });
 			++named;
 		});
@@ -486,7 +497,8 @@ list_redis(TakeListed take, void *arg)
 	pg::guard([&] {
 		for_each_session([&](std::string_view sid, std::string_view json, int64 left_ms) {
 			pg::call([&] {
-				Listed listed = {shown(fingerprint(sid)), GetCurrentTimestamp() + left_ms * 1000,
+				Listed listed = {shown(fingerprint(sid)),
+				                 GetCurrentTimestamp() + std::min(left_ms, cache::kMaxTtlMs) * 1000,
 				                 left_ms >= 0, json};
 
 				take(listed, arg);

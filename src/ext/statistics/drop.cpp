@@ -245,7 +245,7 @@ PG_FUNCTION_INFO_V1(cache_ext_on_drop);
 Datum
 cache_ext_on_drop(PG_FUNCTION_ARGS)
 {
-	auto *event = reinterpret_cast<EventTriggerData *>(fcinfo->context);
+	auto *event = event_of(fcinfo, "on_drop");
 
 	pg::guard([&] {
 		if (pg::runs_own_script() || !OidIsValid(internal_relation("source", true)))

@@ -33,7 +33,6 @@ extern "C" {
 #include "catalog/partition.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_inherits.h"
-#include "commands/event_trigger.h"
 #include "commands/tablecmds.h"
 #include "executor/spi.h"
 #include "nodes/makefuncs.h"
@@ -549,6 +548,15 @@ follow_columns(Node *command)
 	}
 }
 
+EventTriggerData *
+event_of(FunctionCallInfo fcinfo, const char *function)
+{
+	if (!CALLED_AS_EVENT_TRIGGER(fcinfo))
+		ereport(ERROR, (errcode(ERRCODE_E_R_I_E_EVENT_TRIGGER_PROTOCOL_VIOLATED),
+		                errmsg("function \"%s\" was not called by an event trigger", function)));
+	return reinterpret_cast<EventTriggerData *>(fcinfo->context);
+}
+
 /* What mends objects that do not fit the library must not be refused for that. */
 static bool
 is_about_extensions(CommandTag tag)
@@ -564,7 +572,7 @@ PG_FUNCTION_INFO_V1(cache_ext_before_ddl);
 Datum
 cache_ext_before_ddl(PG_FUNCTION_ARGS)
 {
-	auto *event = reinterpret_cast<EventTriggerData *>(fcinfo->context);
+	auto *event = event_of(fcinfo, "before_ddl");
 
 	pg::guard([&] {
 		if (running_own_command() || pg::runs_own_script())
@@ -596,7 +604,7 @@ cache_ext_before_ddl(PG_FUNCTION_ARGS)
 Datum
 cache_ext_on_alter(PG_FUNCTION_ARGS)
 {
-	auto *event = reinterpret_cast<EventTriggerData *>(fcinfo->context);
+	auto *event = event_of(fcinfo, "on_alter");
 
 	pg::guard([&] {
 		ListCell *cell;

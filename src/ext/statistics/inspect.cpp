@@ -139,6 +139,18 @@ is_shown(const StatisticRow &row)
 	return shown;
 }
 
+/* Why a filling failed.  Errors quote values of the tables, so others than readers learn only that. */
+static char *
+shown_failure(const StatisticRow &row)
+{
+	char *failure = filling_failure(row.id);
+
+	if (failure == nullptr ||
+	    pg_class_aclcheck(row.relation, GetUserId(), ACL_SELECT) == ACLCHECK_OK)
+		return failure;
+	return pstrdup("an error that those see who may read the statistic");
+}
+
 static Condition
 condition_of(const Definition *d, const ProgressRow &progress)
 {
@@ -158,7 +170,7 @@ condition_of(const Definition *d, const ProgressRow &progress)
 		return {lost == nullptr ? "ready" : "stale", lost};
 	}
 
-	char *failure = filling_failure(d->row.id);
+	char *failure = shown_failure(d->row);
 	if (failure != nullptr)
 		return {"broken", psprintf("%s; reads run the query until statistics_refresh()", failure)};
 	return {"filling", nullptr};
@@ -253,7 +265,7 @@ put_restored_status(const StatisticRow &row, ReturnSetInfo *result)
 	if (!lock_existing(row.query, AccessShareLock) || !text_of_query(row.query, &values[1]))
 		return;
 
-	char *failure = filling_failure(row.id);
+	char *failure = shown_failure(row);
 
 	memset(nulls, true, sizeof(nulls));
 	nulls[0] = nulls[1] = nulls[2] = nulls[3] = nulls[12] = false;

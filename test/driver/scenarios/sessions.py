@@ -217,6 +217,7 @@ def sessions_end_when_the_transaction_commits_and_not_before(_):
                 expect(redis.ask("EXISTS", "sess:sid-1") == 1, "Redis was told: nothing is tested")
                 expect(other.value(ENDED, ("sid-1",)) and other.value(ENDED, ("sid-298",)), "a session outlives the commit")
                 expect(not other.value(ENDED, ("sid-2",)), "another one has ended")
+                expect(db.value("SELECT session_destroy_all('userId', '1')") == 0, "what has ended is ended again")
                 expect(not other.value("SELECT session_touch('sid-1')") and not other.value("SELECT session_destroy('sid-4')") and
                        other.value("SELECT session_regenerate('sid-7')") is None, "what has ended is found")
                 error = other.fails("08006", "SELECT session_set('sid-1', '{}')")
