@@ -4,7 +4,7 @@ OBJS = $(patsubst %.cpp,%.o,$(wildcard src/pg/*.cpp src/ext/*.cpp src/ext/*/*.cp
 DATA = $(wildcard sql/cache_ext--*.sql)
 
 REGRESS = install statistics promises queries indexes collations changes preset invalidation cache sessions operate redis hostile   # in running order
-ISOLATION = fold_insert fold_locks savepoints write_skew join_skew create_and_truncate lost_index
+ISOLATION = fold_insert fold_locks savepoints write_skew join_skew create_and_truncate lost_index second_watch
 ISOLATION_OPTS = --inputdir=test/isolation --load-extension=cache_ext
 
 PG_CONFIG ?= pg_config

@@ -219,6 +219,30 @@ SELECT statistics_fold() >= 0 AS folded;
 SELECT count(*) FROM statistics_status;
 SELECT * FROM evil.seen;
 
+-- a plan is not thrown away while it is being planned; what lies under the key of cache_query may be anything
+\set VERBOSITY sqlstate
+CREATE FUNCTION evil.fill(n integer) RETURNS integer LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+    FOR i IN 1..n LOOP PERFORM public.cache_get('filled:' || i, 'SELECT ' || i || ' AS n'); END LOOP;
+    RETURN n;
+END$$;
+SELECT cache_get('outer:' || n, format('SELECT evil.fill(%s) AS n', n)) FROM unnest('{63,64,65,127,129}'::integer[]) n;
+DO $$
+DECLARE
+    v text;
+    r text;
+BEGIN
+    FOREACH v IN ARRAY ARRAY['[["a"],[1]]', '["abcdefghijklmnopqrstuvwxyz"]', '{"a": 1}', '7', '"x"', '[["a"],["b","c"]]', '[["a"],[["b"]]]', '[["a"],{"b":1}]', 'no json'] LOOP
+        PERFORM cache_set('query:' || encode(sha256('\x01'::bytea || 'SELECT ''x'' AS a'::bytea || '\x00'::bytea), 'hex'), v);
+        BEGIN
+            SELECT a INTO r FROM cache_query('SELECT ''x'' AS a') AS t (a text);
+            RAISE WARNING '% gave %', v, r;
+        EXCEPTION WHEN invalid_text_representation OR datatype_mismatch THEN
+            NULL;
+        END;
+    END LOOP;
+END$$;
+\set VERBOSITY default
 -- why a filling failed is told to who may read the statistic: errors quote values
 CREATE TABLE prey.told (v text);
 INSERT INTO prey.told VALUES ('the-secret-4711');

@@ -136,12 +136,24 @@ redis_connection() noexcept
 	return link != nullptr && !link->protocol.in_flight() ? link->number : 0;
 }
 
+/* Has a place among the server's connections been taken for a link that is not open yet? */
+static bool has_place = false;
+
+static void
+give_place_back() noexcept
+{
+	if (has_place)
+		discount_connection();
+	has_place = false;
+}
+
 extern "C" {
 static void
 cache_ext_close_link(int, Datum)
 {
 	abandon_resolver();
 	redis_disconnect();
+	give_place_back(); /* FATAL amid connecting runs no destructor */
 	health.report_nothing();
 }
 }
@@ -149,13 +161,7 @@ cache_ext_close_link(int, Datum)
 static void
 open_link(const Endpoint &endpoint, bool counted)
 {
-	static bool registered = false;
 	Deadline deadline = deadline_in(connect_timeout_ms, !counted);
-
-	if (!registered)
-		call([] { before_shmem_exit(cache_ext_close_link, (Datum) 0); });
-	registered = true;
-
 	auto opening = std::make_unique<Link>(endpoint);
 
 	opening->transport.open(endpoint, deadline);
@@ -317,9 +323,10 @@ name_server(const Error &error, const std::string &name)
 class Place
 {
   public:
-	explicit Place(bool counted) : taken_(counted && count_connection(max_connections))
+	explicit Place(bool counted)
 	{
-		if (!counted || taken_)
+		has_place = counted && count_connection(max_connections);
+		if (!counted || has_place)
 			return;
 		call([] {
 			if (tell_about_connections())
@@ -330,18 +337,11 @@ class Place
 		throw Error(kTooManyConnections, "all connections to Redis are in use",
 		            "The server holds as many as cache_ext.max_connections allows.");
 	}
-	~Place()
-	{
-		if (taken_)
-			discount_connection();
-	}
+	~Place() { give_place_back(); }
 	Place(const Place &) = delete;
 	Place &operator=(const Place &) = delete;
 
-	void keep() { taken_ = false; }
-
-  private:
-	bool taken_;
+	void keep() { has_place = false; }
 };
 
 /*
@@ -377,8 +377,13 @@ refuse_early(const Endpoint &endpoint, const ExchangeOptions &options)
 static void
 ensure_link(const Endpoint &endpoint, const ExchangeOptions &options)
 {
+	static bool registered = false;
+
 	if (link != nullptr)
 		return;
+	if (!registered)
+		call([] { before_shmem_exit(cache_ext_close_link, (Datum) 0); });
+	registered = true;
 
 	Place place(!is_worker(options));
 

@@ -49,7 +49,32 @@ struct Present
 	std::string value;
 	std::string encoded_tags;
 	MemoryFacts facts;
+	MemoryToken token;
 };
+
+/*
+ * Read after the token has been taken: what an invalidation has voided before that is not
+ * found, and one that commits later voids what is stored with the token.  The tags that the
+ * token is of are learnt by a look before.  False: they have changed meanwhile.
+ */
+static bool
+read_with_token(std::string_view key, Present *present)
+{
+	MemoryHit before = memory_get(key);
+
+	if (before.fresh)
+		present->encoded_tags = before.encoded_tags;
+	present->token = memory_token(key, decode_tags(present->encoded_tags));
+
+	MemoryHit hit = memory_get(key);
+
+	present->there = hit.fresh;
+	if (!hit.fresh)
+		return present->encoded_tags.empty();
+	present->value = hit.value;
+	present->facts = hit.facts;
+	return present->encoded_tags == hit.encoded_tags;
+}
 
 /*
  * Calls change(present) with the key locked until it returns true, which it does
@@ -67,12 +92,9 @@ change_locked(std::string_view key, Change &&change)
 	{
 		if (lock.take())
 		{
-			MemoryHit hit = memory_get(key);
 			Present present;
 
-			if (hit.fresh)
-				present = {true, std::string(hit.value), std::string(hit.encoded_tags), hit.facts};
-			if (change(present))
+			if (read_with_token(key, &present) && change(present))
 			{
 				lock.release();
 				return;
@@ -92,13 +114,11 @@ change_locked(std::string_view key, Change &&change)
 static bool
 put(std::string_view key, std::string_view value, const Present &before, TimestampTz expires_at)
 {
-	std::vector<std::string_view> tags = decode_tags(before.encoded_tags);
-	MemoryToken token = memory_token(key, tags);
 	MemoryFacts facts = before.facts;
 
 	facts.expires_at = facts.keep_until = expires_at;
 	facts.load_us = 0; /* no query has run */
-	return memory_set(token, key, tags, value, facts);
+	return memory_set(before.token, key, decode_tags(before.encoded_tags), value, facts);
 }
 
 bool
@@ -109,7 +129,7 @@ add_in_memory(std::string_view key, std::string_view value, int64 ttl_ms)
 
 	require_memory();
 	change_locked(key, [&](const Present &present) {
-		added = !present.there && put(key, value, Present(), end);
+		added = !present.there && put(key, value, present, end);
 		return present.there || added;
 	});
 	return added;

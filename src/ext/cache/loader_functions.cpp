@@ -7,7 +7,9 @@
  *
  *-------------------------------------------------------------------------
  */
+#include <algorithm>
 #include <cstring>
+
 
 #include "ext/cache/arguments.hpp"
 #include "ext/cache/loaders.hpp"
@@ -201,6 +203,25 @@ announce(Relation heap)
 	CommandCounterIncrement();
 }
 
+/* Is there a loader that may have answered keys of this pattern so far?  Told by what stands before
+ * the placeholders. */
+bool
+may_meet_another(std::string_view pattern)
+{
+	std::string_view own = pattern.substr(0, pattern.find('{'));
+
+	for (const auto &loader : all_loaders())
+	{
+		std::string_view other =
+		    std::string_view(loader->pattern).substr(0, loader->pattern.find('{'));
+		size_t common = std::min(own.size(), other.size());
+
+		if (loader->pattern != pattern && own.substr(0, common) == other.substr(0, common))
+			return true;
+	}
+	return false;
+}
+
 /* What an earlier definition has stored is no answer of this one's. */
 void
 void_entries(std::string_view pattern)
@@ -298,6 +319,7 @@ cache_ext_define(PG_FUNCTION_ARGS)
 	Relation heap = open_loaders();
 	HeapTuple row = heap_form_tuple(RelationGetDescr(heap), values, nulls);
 	HeapTuple before = find_row(heap, pattern);
+	bool meets_others = pg::guard([&] { return may_meet_another(pattern); });
 
 	if (before != nullptr)
 		CatalogTupleUpdate(heap, &before->t_self, row);
@@ -305,7 +327,7 @@ cache_ext_define(PG_FUNCTION_ARGS)
 		CatalogTupleInsert(heap, row);
 	announce(heap);
 	table_close(heap, NoLock);
-	if (before != nullptr)
+	if (before != nullptr || meets_others)
 		void_entries(pattern);
 	PG_RETURN_VOID();
 }

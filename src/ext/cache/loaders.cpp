@@ -209,8 +209,17 @@ all_loaders()
 {
 	if (loaders == nullptr)
 		loaders = new Loaders();
-	if (!valid)
+	if (valid)
+		return *loaders;
+	try
+	{
 		read_loaders();
+	}
+	catch (...) /* cancelled, say: there are others than those of before */
+	{
+		valid = false;
+		throw;
+	}
 	return *loaders;
 }
 

@@ -122,6 +122,8 @@ grow_buffer(Size needed)
 	});
 }
 
+} /* namespace */
+
 /* Has the transaction that set a value committed, so that everybody sees it? */
 bool
 has_committed(uint64 full_xid)
@@ -147,6 +149,8 @@ has_committed(uint64 full_xid)
 		return committed;
 	});
 }
+
+namespace {
 
 /* Had every transaction up to this one ended when the snapshot was taken? */
 bool

@@ -125,6 +125,9 @@ struct MemoryStatistics
 };
 MemoryStatistics memory_statistics();
 
+/* Does what this transaction has set exist?  Not to be asked with a lock held. */
+bool has_committed(uint64 full_xid);
+
 struct MemoryListed
 {
 	std::string key; /* without key prefix; entries under other prefixes are not listed */

@@ -50,6 +50,7 @@ std::vector<MemoryListed>
 memory_list()
 {
 	std::vector<MemoryListed> all;
+	std::vector<uint64> set_by; /* of each of them */
 	std::string prefix = full_key("");
 	uint64 scope = partition_count > 0 ? memory_scope() : 0;
 	TimestampTz now = GetCurrentTimestamp();
@@ -71,8 +72,12 @@ memory_list()
 			all.push_back({key.substr(prefix.size()), uint64{entry.value_bytes}, facts_of(entry),
 			               entry.facts.keep_until > now &&
 			                   store.is_current(number, invalidation::generations())});
+			set_by.push_back(entry.facts.set_by);
 		});
 	}
+	for (size_t i = 0; i < all.size(); ++i)
+		if (set_by[i] != 0 && !has_committed(set_by[i]))
+			all[i].valid = false;
 	return all;
 }
 

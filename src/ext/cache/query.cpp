@@ -137,8 +137,10 @@ execute(SPIPlanPtr plan, const QueryCall &call, QueryAnswer *answer)
  * is read-only meanwhile.  An error aborts the (sub)transaction, which puts
  * XactReadOnly back as it was at its start; PG_FINALLY does so before that.
  */
+/* Planning runs functions, too, which may ask for other entries: the plan is kept from the
+ * beginning. */
 static void
-execute_reading_only(SPIPlanPtr plan, KeptPlan *kept, const QueryCall &call, QueryAnswer *answer)
+check_and_execute(SPIPlanPtr plan, KeptPlan *kept, const QueryCall &call, QueryAnswer *answer)
 {
 	bool read_only_before = XactReadOnly;
 
@@ -146,6 +148,7 @@ execute_reading_only(SPIPlanPtr plan, KeptPlan *kept, const QueryCall &call, Que
 		++kept->users;
 	PG_TRY();
 	{
+		check_plan(plan, call.allow_volatile, answer);
 		XactReadOnly = true;
 		execute(plan, call, answer);
 	}
@@ -206,8 +209,7 @@ run_query(const QueryCall &call, QueryAnswer *answer)
 	SPI_connect();
 	kept = find_or_keep_plan(call);
 	plan = kept != nullptr ? kept->plan : prepare_query(call);
-	check_plan(plan, call.allow_volatile, answer);
-	execute_reading_only(plan, kept, call, answer);
+	check_and_execute(plan, kept, call, answer);
 	SPI_finish();
 	bring_back(call.run_as, aside);
 }

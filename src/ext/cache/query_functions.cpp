@@ -121,9 +121,21 @@ refuse_columns(int wanted, int there)
 	pg_unreachable();
 }
 
+/* Whoever may store under the key can have stored something else there. */
+[[noreturn]] void
+refuse_form(const char *key)
+{
+	ereport(ERROR, (errcode(ERRCODE_INVALID_TEXT_REPRESENTATION),
+	                errmsg("cached rows of cache_query cannot be read"),
+	                errdetail("What lies under key \"%s\" is no array of rows.", key),
+	                errhint("Call cache_delete() for the key.")));
+	pg_unreachable();
+}
+
 /* One inner array; the first one, of names, only has to be as long as the column list. */
 void
-put_row(ReturnSetInfo *result, const Columns &columns, JsonbContainer *array, bool is_header)
+put_row(ReturnSetInfo *result, const Columns &columns, const char *key, JsonbContainer *array,
+        bool is_header)
 {
 	int count = static_cast<int>(JsonContainerSize(array));
 
@@ -141,7 +153,9 @@ put_row(ReturnSetInfo *result, const Columns &columns, JsonbContainer *array, bo
 		char *text = nullptr;
 
 		nulls[i] = value->type == jbvNull;
-		if (value->type == jbvString)
+		if (!nulls[i] && value->type != jbvString)
+			refuse_form(key);
+		if (!nulls[i])
 			text = pnstrdup(value->val.string.val, value->val.string.len);
 		values[i] = InputFunctionCall(&columns.inputs[i], text, columns.elements[i],
 		                              TupleDescAttr(columns.row, i)->atttypmod);
@@ -150,7 +164,7 @@ put_row(ReturnSetInfo *result, const Columns &columns, JsonbContainer *array, bo
 }
 
 void
-put_rows(ReturnSetInfo *result, text *rows)
+put_rows(ReturnSetInfo *result, const char *key, text *rows)
 {
 	Columns columns = columns_of(result->setDesc);
 	MemoryContext scratch =
@@ -158,12 +172,16 @@ put_rows(ReturnSetInfo *result, text *rows)
 	Jsonb *json =
 	    DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(text_to_cstring(rows))));
 
+	if (!JB_ROOT_IS_ARRAY(json) || JB_ROOT_IS_SCALAR(json))
+		refuse_form(key);
 	for (uint32 i = 0; i < JsonContainerSize(&json->root); ++i)
 	{
 		MemoryContext before = MemoryContextSwitchTo(scratch);
 		JsonbValue *row = getIthJsonbValueFromContainer(&json->root, i);
 
-		put_row(result, columns, row->val.binary.data, i == 0);
+		if (row->type != jbvBinary || !JsonContainerIsArray(row->val.binary.data))
+			refuse_form(key);
+		put_row(result, columns, key, row->val.binary.data, i == 0);
 		MemoryContextSwitchTo(before);
 		MemoryContextReset(scratch);
 	}
@@ -196,11 +214,14 @@ cache_ext_query(PG_FUNCTION_ARGS)
 	ask.ttl_ms = cache::ttl_argument(fcinfo, 2);
 	ask.tags = cache::tags_argument(fcinfo, 3);
 	ask.as_text_rows = true;
-	ask.key = cache::key_of(ask.query, arguments);
+
+	const char *key = cache::key_of(ask.query, arguments);
+
+	ask.key = key;
 
 	text *rows = pg::guard([&] { return cache::get(ask); });
 
-	cache::put_rows(result, rows);
+	cache::put_rows(result, key, rows);
 	return Datum(0);
 }
 }

@@ -26,6 +26,7 @@ struct Traits
 {
 	bool by_settings;
 	bool personal;
+	bool sampled; /* by chance */
 };
 
 /* May the function's result differ between sessions of one role?  Notes it and goes on. */
@@ -42,6 +43,12 @@ note_function(Oid function, void *context)
 	case F_INET_CLIENT_PORT:
 	case F_INET_SERVER_ADDR:
 	case F_INET_SERVER_PORT:
+	case F_PG_SHOW_ALL_SETTINGS:
+	case F_PG_PREPARED_STATEMENT:
+	case F_PG_CURSOR:
+	case F_PG_LISTENING_CHANNELS:
+	case F_PG_CLIENT_ENCODING:
+	case F_PG_TRIGGER_DEPTH:
 		traits->personal = true;
 		break;
 	case F_CURRENT_SETTING_TEXT:
@@ -91,6 +98,9 @@ note_traits(Node *node, void *context)
 	if (IsA(node, SQLValueFunction) &&
 	    reinterpret_cast<SQLValueFunction *>(node)->op == SVFOP_SESSION_USER)
 		traits->by_settings = true;
+	if (IsA(node, TableSampleClause) &&
+	    reinterpret_cast<TableSampleClause *>(node)->repeatable == nullptr)
+		traits->sampled = true;
 	return note_traits_below(node, context);
 }
 
@@ -117,7 +127,7 @@ refuse_utility(Node *statement)
 static void
 examine(CachedPlanSource *source, bool allow_volatile, QueryAnswer *answer)
 {
-	Traits traits = {false, false};
+	Traits traits = {false, false, false};
 	Query *query = linitial_node(Query, source->query_list);
 	ListCell *cell;
 
@@ -125,13 +135,16 @@ examine(CachedPlanSource *source, bool allow_volatile, QueryAnswer *answer)
 		refuse_utility(query->utilityStmt);
 	if (query->commandType != CMD_SELECT || query->hasModifyingCTE || query->rowMarks != NIL)
 		refuse_writing();
-	if (!allow_volatile && contain_volatile_functions(reinterpret_cast<Node *>(query)))
-		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-		                errmsg("the query of a cache entry uses a volatile function"),
-		                errdetail("Its result may change without any table changing."),
-		                errhint("Give a ttl to accept that the cached result is up to that old.")));
-
 	(void) note_traits(reinterpret_cast<Node *>(query), &traits);
+	if (!allow_volatile &&
+	    (traits.sampled || contain_volatile_functions(reinterpret_cast<Node *>(query))))
+		ereport(ERROR,
+		        (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+		         traits.sampled ? errmsg("the query of a cache entry takes a sample")
+		                        : errmsg("the query of a cache entry uses a volatile function"),
+		         errdetail("Its result may change without any table changing."),
+		         errhint("Give a ttl to accept that the cached result is up to that old.")));
+
 	foreach (cell, source->relationOids)
 		if (get_rel_persistence(lfirst_oid(cell)) == RELPERSISTENCE_TEMP)
 			traits.personal = true;

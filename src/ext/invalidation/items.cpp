@@ -21,6 +21,7 @@
 #include "ext/invalidation/queue.hpp"
 #include "ext/invalidation/tables.hpp"
 #include "ext/worker.hpp"
+#include "pg/objects.hpp"
 #include "pg/redis_link.hpp"
 #include "pg/settings.hpp"
 
@@ -69,6 +70,11 @@ before_commit()
 
 	bool configured = pg::redis_configured();
 
+	if (!OidIsValid(pg::internal_table("outbox"))) /* this transaction drops the extension */
+	{
+		raise_fence(journal);
+		return;
+	}
 	if (journal->lapse || !configured)
 		insert_lapse();
 	if (journal->count > 0 && configured)

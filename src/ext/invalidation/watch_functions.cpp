@@ -22,6 +22,7 @@ extern "C" {
 #include "catalog/catalog.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_inherits.h"
 #include "catalog/pg_type.h"
 #include "storage/lmgr.h"
 #include "utils/acl.h"
@@ -292,6 +293,10 @@ cache_ext_watch(PG_FUNCTION_ARGS)
 		row.repeat_ms = repeat_delay(PG_GETARG_INTERVAL_P(kRepeatAfter));
 
 	cache_ext::pg::guard([&] { (void) statistics::ensure_source(row.relation); });
+	/* Who is writing now writes for the watches of before: its values must not be cached meanwhile.
+	 */
+	LockRelationOid(row.relation, ShareRowExclusiveLock);
+	(void) find_all_inheritors(row.relation, ShareRowExclusiveLock, nullptr);
 	row.number = next_number(row.relation);
 	insert_watch(row);
 	statistics::forget_compiled(row.relation);

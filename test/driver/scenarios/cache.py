@@ -536,6 +536,13 @@ def an_entry_is_for_its_role_and_settings_only(options):
         expect(get(ann, "temporary", "SELECT v FROM mine") == text(5), "wrong")
         expect(cache.redis.ask("EXISTS", "temporary") == 0, "a temporary table's rows were stored")
 
+        ann.run("PREPARE mine AS SELECT 'secret'; SET work_mem = '77MB'")
+        for query in ("SELECT setting AS v FROM pg_settings WHERE name = 'work_mem'", "SELECT name AS v FROM pg_prepared_statements",
+                      "SELECT name AS v FROM pg_cursors", "SELECT pg_listening_channels() AS v", "SELECT pg_client_encoding() AS v"):
+            get(ann, "of the session", query)
+            expect(cache.redis.ask("EXISTS", "of the session") == 0, f"stored for other sessions: {query}")
+        ann.fails("0A000", "SELECT cache_get('sample', 'SELECT v FROM private TABLESAMPLE bernoulli (50)')")
+
         when = "SELECT '2026-01-01 00:00+00'::timestamptz AS v"
         bob.run("SET TimeZone = 'UTC'")
         utc = get(bob, "when", when)

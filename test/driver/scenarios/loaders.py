@@ -306,6 +306,20 @@ def a_loader_is_right_for_everybody(options):
         db.fails("42704", "SELECT cache_get('secret:x')")
 
 
+def loaders_that_could_not_be_read_are_read_again(options):
+    with Counted("unread") as cache:
+        db, locker, reader = cache.session(), cache.session(), cache.session()
+        define(db, "c:{id}", "SELECT v, $1 AS id FROM t")
+        locker.run("BEGIN; LOCK TABLE cache_ext_internal.loader")
+        reader.run("SET statement_timeout = '200ms'")
+        reader.fails("57014", "SELECT cache_get('c:1')")
+        locker.run("ROLLBACK")
+        expect(reader.value("SELECT cache_get('c:1')") is not None, "a session that was cancelled has no loaders any more")
+        # One that is closer to the key takes over what the wider one has answered.
+        define(db, "c:1", "SELECT 'closer' AS v")
+        expect("closer" in db.value("SELECT cache_get('c:1')"), "an answer of the loader before is given")
+
+
 def loaders_come_back_from_a_dump(options):
     with Cache("dump") as cache:
         db = cache.session()
@@ -332,6 +346,7 @@ def loaders_come_back_from_a_dump(options):
 
 
 TESTS = [
+    loaders_that_could_not_be_read_are_read_again,
     one_load_for_all_who_miss,
     a_load_that_fails_is_cancelled_or_dies_frees_the_rest,
     waiting_obeys_cancel_and_has_a_bound,

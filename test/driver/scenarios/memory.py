@@ -325,6 +325,31 @@ def databases_roles_and_installations_are_strangers(options):
         expect(v_of(get(shop)) == 11, "an old value")
 
 
+def what_changes_an_entry_at_once_keeps_no_older_value(options):
+    with Tier("expired") as tier:
+        db, other = tier.session(), tier.session()
+        expirers = [tier.session() for _ in range(4)]
+        for session in expirers:
+            session.start("DO $$BEGIN FOR i IN 1..150000 LOOP PERFORM cache_expire('k', '1 hour'); END LOOP; END$$")
+        for i in range(600):
+            db.run("UPDATE t SET v = %s", (i,))
+            found = v_of(get(other))
+            expect(found == i, f"{found} was given after {i} had been committed")
+        for session in expirers:
+            session.finish(120)
+
+
+def keys_of_uncommitted_sets_are_named_to_nobody(options):
+    with Tier("unnamed", max_prepared_transactions="2") as tier:
+        db, other = tier.session(), tier.session()
+        db.run("BEGIN; SELECT cache_set('hidden', 'x'); PREPARE TRANSACTION 'p'")
+        expect(other.rows("SELECT cache_keys('hidden')") == [], "a key that is not committed is named")
+        other.run("ROLLBACK PREPARED 'p'")
+        expect(other.rows("SELECT cache_keys('hidden')") == [], "a key that was rolled back is named")
+        db.run("SELECT cache_set('shown', 'x')")
+        expect(other.rows("SELECT cache_keys('shown')") == [("shown",)], "a key that is committed is not named")
+
+
 def a_server_without_memory_tier_answers_as_well(options):
     with Tier("none", cache_ext__memory_size="0") as tier:
         db = tier.session()
@@ -369,6 +394,8 @@ def a_killed_backend_leaves_it_empty_and_usable(options):
 
 
 TESTS = [
+    what_changes_an_entry_at_once_keeps_no_older_value,
+    keys_of_uncommitted_sets_are_named_to_nobody,
     a_hit_needs_neither_query_nor_redis,
     entries_live_no_longer_than_their_ttl,
     what_redis_gave_is_void_with_its_commit_too,

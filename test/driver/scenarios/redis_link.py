@@ -126,6 +126,29 @@ def a_wait_obeys_statement_timeout_and_terminate(options):
                 pass
 
 
+def who_is_terminated_amid_connecting_leaves_no_place_behind(options):
+    asked = threading.Event()
+
+    def hello(request):
+        asked.set()
+        return None
+
+    fake = FakeRedis(work("places"), hello)
+    with Servers("places_pg", fake, cache_ext__connect_timeout=LONG, cache_ext__max_connections="2") as servers:
+        with servers.session() as other:
+            for _ in range(3):
+                with servers.session() as db:
+                    asked.clear()
+                    db.start("SELECT cache_ping()")
+                    expect(asked.wait(10), "no connection was begun: its place is not given back")
+                    other.run("SELECT pg_terminate_backend(%s)", (db.pid,))
+                    try:
+                        db.finish(10)
+                        raise Failure("a terminated call returned")
+                    except psycopg2.OperationalError:
+                        pass
+
+
 def exchanges_that_never_sleep_obey_a_cancel(options):
     redis = Redis(work("awake"))
     redis.start()
@@ -409,6 +432,7 @@ TESTS = [
     a_reply_that_comes_too_late_reaches_no_other_question,
     a_reply_cut_in_two_by_a_cancel_reaches_no_other_question,
     a_wait_obeys_statement_timeout_and_terminate,
+    who_is_terminated_amid_connecting_leaves_no_place_behind,
     exchanges_that_never_sleep_obey_a_cancel,
     one_deadline_covers_a_call_however_slowly_bytes_come,
     a_silent_redis_is_not_asked_on_every_call,
