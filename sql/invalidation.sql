@@ -425,3 +425,26 @@ DROP EVENT TRIGGER no_triggers;
 SELECT cache_unwatch('guarded');
 DROP FUNCTION no_triggers;
 DROP TABLE guarded, guarded_too;
+
+-- a key of placeholders alone could name anything; a watched table cannot become one that a crash empties
+CREATE TABLE bare (id integer, sid text);
+SELECT cache_watch('bare', keys => ARRAY['{sid}']);
+SELECT cache_watch('bare', keys => ARRAY['s:{sid}']);
+ALTER TABLE bare SET UNLOGGED;
+DROP TABLE bare;
+-- what writes and drops the extension can commit
+CREATE DATABASE regress_invalidation_drop;
+\c regress_invalidation_drop
+SET client_min_messages = warning;
+CREATE EXTENSION cache_ext;
+CREATE TABLE left_behind (id integer);
+SELECT cache_watch('left_behind', keys => ARRAY['left:{id}']);
+BEGIN;
+INSERT INTO left_behind VALUES (1);
+SELECT cache_invalidate('x');
+DROP EXTENSION cache_ext CASCADE;
+COMMIT;
+INSERT INTO left_behind VALUES (2);
+\c contrib_regression
+SET client_min_messages = warning;
+DROP DATABASE regress_invalidation_drop WITH (FORCE);

@@ -21,6 +21,8 @@ extern "C" {
 
 namespace cache_ext::cache {
 
+constexpr int kMostTags = 65535; /* which an envelope counts in two bytes */
+
 void
 refuse_null(const char *what)
 {
@@ -180,6 +182,10 @@ tags_argument(FunctionCallInfo fcinfo, int number)
 {
 	Names tags = names_argument(fcinfo, number, "tag");
 
+	if (tags.count > kMostTags)
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+		                errmsg("too many tags for one cache entry"),
+		                errdetail("There are %d, at most %d are allowed.", tags.count, kMostTags)));
 	for (int i = 0; i < tags.count; ++i)
 	{
 		invalidation::check_name(tags.names[i], "tag");

@@ -74,14 +74,13 @@ change_watched(std::string_view key, Change &&change)
 
 		RedisWatch::Outcome outcome = change(found, watch);
 
-		if (outcome == RedisWatch::Outcome::kDone)
+		if (outcome == RedisWatch::Outcome::kConflict)
 		{
-			memory_forget(key);
-			return true;
+			++attempt;
+			continue;
 		}
-		if (outcome == RedisWatch::Outcome::kUnavailable)
-			return false;
-		++attempt;
+		memory_forget(key); /* also where the answer was lost: it may have been done */
+		return outcome == RedisWatch::Outcome::kDone;
 	}
 	throw Error({"40001"}, "could not change a cache entry because others keep changing it");
 }
@@ -222,8 +221,9 @@ increase_enveloped(std::string_view key, int64 by)
 		    if (!old)
 			    return store(&watch, name, text, found.hit() ? found.age.left_ms : -1);
 
-		    Storing how{found.age.fresh_ms > 0 ? found.age.made_at + found.age.fresh_ms - now_ms()
-		                                       : found.age.left_ms,
+		    Storing how{found.age.fresh_ms > 0
+		                    ? std::max<int64>(found.age.made_at + found.age.fresh_ms - now_ms(), 1)
+		                    : found.age.left_ms,
 		                0, old->audience, old->by_settings};
 		    auto sealed = seal(key, old->tags, std::move(found.seen), text, how);
 

@@ -193,6 +193,12 @@ in_subtransaction(Fn &&fn)
 			throw;
 		return error.edata();
 	}
+	catch (...)
+	{
+		pg::call([] { RollbackAndReleaseCurrentSubTransaction(); });
+		come_back();
+		throw;
+	}
 }
 
 static text *

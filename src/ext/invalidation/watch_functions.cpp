@@ -16,6 +16,7 @@
 #include "ext/statistics/capture.hpp"
 #include "ext/statistics/triggers.hpp"
 #include "pg/guard.hpp"
+#include "pg/settings.hpp"
 
 extern "C" {
 #include "access/xlog.h"
@@ -146,6 +147,12 @@ check_target(Oid relation, const char *text, const char *what, bool is_pattern)
 
 		if (target.parts().empty())
 			throw Error(kInvalidParameterValue, std::string(what) + " must not be empty");
+		if (strcmp(what, "key") == 0 && *pg::key_prefix == '\0' &&
+		    widened.find_first_not_of('*') == std::string::npos)
+			throw Error(kInvalidParameterValue, "key of a watch must have text beside placeholders",
+			            "Where very many rows change, or all of them, everything that such keys "
+			            "could name is removed: here all of Redis.",
+			            "Begin it with a text of its own, as in bag:{id}.");
 		if (strcmp(what, "message") != 0)
 			pg::call([&] { check_pattern(widened); });
 

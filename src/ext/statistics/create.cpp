@@ -392,7 +392,8 @@ refresh(Oid relation, bool concurrently)
 	while (fold_sources(source_rows(row.id)) > 0)
 		;
 	CommandCounterIncrement();
-	definition = add_missing_parts(definition);
+	/* The worker may have filled it, and made a part, while the locks were waited for. */
+	definition = add_missing_parts(existing_definition(row));
 	PushActiveSnapshot(GetLatestSnapshot());
 	fill_anew(definition);
 	PopActiveSnapshot();

@@ -31,11 +31,15 @@ extern "C" {
 #include "catalog/index.h"
 #include "catalog/namespace.h"
 #include "catalog/partition.h"
+#include "catalog/pg_extension.h"
+#include "catalog/pg_namespace.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_inherits.h"
+#include "commands/extension.h"
 #include "commands/tablecmds.h"
 #include "executor/spi.h"
 #include "nodes/makefuncs.h"
+#include "utils/acl.h"
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
@@ -96,15 +100,17 @@ static void
 check_rows(const SourceRow &source, Relation member)
 {
 	const char *name = RelationGetRelationName(member);
+	bool counted = statistics_of_source(source.id) != NIL;
 
 	if (member->rd_rel->relpersistence != RELPERSISTENCE_PERMANENT)
-		ereport(ERROR,
-		        (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-		         errmsg("table \"%s\" cannot be unlogged or temporary", name),
-		         errdetail("Statistics of \"%s\" would survive a crash that its rows do not.",
-		                   get_rel_name(source.relation)),
-		         errhint("Drop the statistics first.")));
-	if (member->rd_rel->relrowsecurity)
+		ereport(
+		    ERROR,
+		    (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+		     errmsg("table \"%s\" cannot be unlogged or temporary", name),
+		     errdetail("Statistics or watches of \"%s\" would not notice that a crash empties it.",
+		               get_rel_name(source.relation)),
+		     errhint("Drop the statistics and watches first.")));
+	if (counted && member->rd_rel->relrowsecurity)
 		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 		                errmsg("table \"%s\" cannot have row security", name),
 		                errdetail("Statistics of \"%s\" would show rows that policies hide.",
@@ -124,8 +130,7 @@ check_member(const SourceRow &source, Oid relation)
 		                errdetail("A statistic or watch reads it, and rows that change elsewhere "
 		                          "fire no trigger here."),
 		                errhint("Drop the statistics and watches first.")));
-	if (statistics_of_source(source.id) != NIL)
-		check_rows(source, member);
+	check_rows(source, member);
 	table_close(member, NoLock);
 }
 
@@ -332,12 +337,11 @@ refuse_trigger_rename(RenameStmt *statement)
 	SourceRow source;
 
 	if (OidIsValid(relation) && source_of(relation, &source))
-		ereport(ERROR,
-		        (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-		         errmsg("cannot rename trigger \"%s\" of table \"%s\"", statement->subname,
-		                get_rel_name(relation)),
-		         errdetail("Statistics or watches of the table find it by its name."),
-		         errhint("Give your own triggers names that sort before or after it.")));
+		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+		                errmsg("cannot rename trigger \"%s\" of table \"%s\"", statement->subname,
+		                       get_rel_name(relation)),
+		                errdetail("Statistics or watches of the table find it by its name."),
+		                errhint("Give your own triggers names that sort before or after it.")));
 }
 
 /* Is it a statistic, a source or a member of one, an index of these, or an internal? */
@@ -425,6 +429,84 @@ may_disturb_maintenance(Node *command)
 	default:
 		return drop->behavior == DROP_CASCADE;
 	}
+}
+
+static bool
+is_owner_of(Oid role, Oid class_id, Oid object)
+{
+#if PG_VERSION_NUM >= 160000
+	return object_ownercheck(class_id, object, role);
+#else
+	return class_id == ExtensionRelationId ? pg_extension_ownercheck(object, role)
+	                                       : pg_namespace_ownercheck(object, role);
+#endif
+}
+
+static Oid
+schema_of(Oid extension)
+{
+	Oid schema = InvalidOid;
+	Relation catalog = table_open(ExtensionRelationId, AccessShareLock);
+	ScanKeyData key;
+
+	ScanKeyInit(&key, Anum_pg_extension_oid, BTEqualStrategyNumber, F_OIDEQ,
+	            ObjectIdGetDatum(extension));
+	SysScanDesc scan = systable_beginscan(catalog, ExtensionOidIndexId, true, nullptr, 1, &key);
+	if (HeapTuple tuple = systable_getnext(scan))
+		schema = reinterpret_cast<Form_pg_extension>(GETSTRUCT(tuple))->extnamespace;
+	systable_endscan(scan);
+	table_close(catalog, AccessShareLock);
+	return schema;
+}
+
+/*
+ * Could the command drop the extension, and with it the tables of deliveries?
+ * Only for who may do so: the event comes before PostgreSQL asks that.
+ */
+static bool
+may_drop_extension(Node *command)
+{
+	Oid extension = get_extension_oid("cache_ext", true);
+	Oid schema = OidIsValid(extension) ? schema_of(extension) : InvalidOid;
+	ListCell *cell;
+
+	if (!OidIsValid(extension))
+		return false;
+	if (IsA(command, DropOwnedStmt))
+	{
+		foreach (cell, ((DropOwnedStmt *) command)->roles)
+		{
+			Oid role = get_rolespec_oid(lfirst_node(RoleSpec, cell), true);
+
+			if (OidIsValid(role) && has_privs_of_role(GetUserId(), role) &&
+			    (is_owner_of(role, ExtensionRelationId, extension) ||
+			     is_owner_of(role, NamespaceRelationId, schema)))
+				return true;
+		}
+		return false;
+	}
+	if (!IsA(command, DropStmt))
+		return false;
+
+	auto *drop = (DropStmt *) command;
+
+	foreach (cell, drop->objects)
+	{
+		if (drop->removeType == OBJECT_EXTENSION)
+		{
+			Oid named = get_extension_oid(strVal(lfirst(cell)), true);
+
+			if (OidIsValid(named) && is_owner_of(GetUserId(), ExtensionRelationId, named))
+				return true;
+		}
+		else if (drop->removeType == OBJECT_SCHEMA)
+		{
+			if (get_namespace_oid(strVal(lfirst(cell)), true) == schema &&
+			    is_owner_of(GetUserId(), NamespaceRelationId, schema))
+				return true;
+		}
+	}
+	return false;
 }
 
 /* ---- event triggers ---- */
@@ -591,9 +673,7 @@ cache_ext_before_ddl(PG_FUNCTION_ARGS)
 
 		bool disturbs = may_disturb_maintenance(event->parsetree);
 		if (disturbs)
-			pg::hold_off_maintenance(event->tag == CMDTAG_DROP_EXTENSION ||
-			                         event->tag == CMDTAG_DROP_SCHEMA ||
-			                         event->tag == CMDTAG_DROP_OWNED);
+			pg::hold_off_maintenance(may_drop_extension(event->parsetree));
 		if (event->tag == CMDTAG_DROP_INDEX)
 			note_index_drop((DropStmt *) event->parsetree);
 		tie_before_drop(event->parsetree, disturbs);

@@ -76,10 +76,15 @@ claim_slot(pg::WorkerSlot *slot)
 	return true;
 }
 
+/* Terminated, it may have taken work that it has not done: the launcher starts another one. */
 void
-on_exit(int, Datum slot)
+on_exit(int code, Datum argument)
 {
-	pg::release_worker_slot(reinterpret_cast<pg::WorkerSlot *>(DatumGetPointer(slot)));
+	auto *slot = reinterpret_cast<pg::WorkerSlot *>(DatumGetPointer(argument));
+
+	if (code != 0)
+		pg::mark_work(slot, pg::kWorkOutbox);
+	pg::release_worker_slot(slot);
 }
 
 class Loop

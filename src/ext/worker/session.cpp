@@ -18,7 +18,9 @@
 #include "pg/worker_table.hpp"
 
 extern "C" {
+#include "access/htup_details.h"
 #include "access/xact.h"
+#include "catalog/pg_authid.h"
 #include "catalog/pg_database.h"
 #include "commands/dbcommands.h"
 #include "commands/defrem.h"
@@ -26,6 +28,7 @@ extern "C" {
 #include "nodes/parsenodes.h"
 #include "tcop/utility.h"
 #include "utils/acl.h"
+#include "utils/syscache.h"
 
 PG_FUNCTION_INFO_V1(cache_ext_worker_pid);
 }
@@ -91,6 +94,34 @@ on_transaction(XactEvent event, void *)
 	}
 }
 
+static bool
+may_create_databases()
+{
+	HeapTuple role = SearchSysCache1(AUTHOID, ObjectIdGetDatum(GetUserId()));
+
+	if (!HeapTupleIsValid(role))
+		return false;
+
+	bool may = superuser() || reinterpret_cast<Form_pg_authid>(GETSTRUCT(role))->rolcreatedb;
+
+	ReleaseSysCache(role);
+	return may;
+}
+
+static bool
+is_template(Oid database)
+{
+	HeapTuple tuple = SearchSysCache1(DATABASEOID, ObjectIdGetDatum(database));
+
+	if (!HeapTupleIsValid(tuple))
+		return false;
+
+	bool anybodys = reinterpret_cast<Form_pg_database>(GETSTRUCT(tuple))->datistemplate;
+
+	ReleaseSysCache(tuple);
+	return anybodys;
+}
+
 /* The database that a command needs for itself, or an invalid one. */
 Oid
 wanted_database(const Node *statement)
@@ -128,14 +159,16 @@ wanted_database(const Node *statement)
 
 	Oid database = get_database_oid(name, true);
 
-	if (OidIsValid(database) && owners_only &&
-#if PG_VERSION_NUM >= 160000
-	    !object_ownercheck(DatabaseRelationId, database, GetUserId()))
-#else
-	    !pg_database_ownercheck(database, GetUserId()))
-#endif
+	if (!OidIsValid(database))
 		return InvalidOid;
-	return database;
+#if PG_VERSION_NUM >= 160000
+	bool owns = object_ownercheck(DatabaseRelationId, database, GetUserId());
+#else
+	bool owns = pg_database_ownercheck(database, GetUserId());
+#endif
+	bool may = owners_only ? owns : may_create_databases() && (owns || is_template(database));
+
+	return may ? database : InvalidOid;
 }
 
 /*

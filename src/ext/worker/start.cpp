@@ -56,14 +56,17 @@ void
 pin_settings(const char *name)
 {
 	static const char *const kSettings[][2] = {
-	    {"default_transaction_isolation", "read committed"},
-	    {"default_transaction_read_only", "off"},
-	    {"default_transaction_deferrable", "off"},
-	    {"synchronous_commit", "off"}, /* what a crash loses here is done again */
-	    {"statement_timeout", "0"},
-	    {"lock_timeout", "0"},
-	    {"idle_in_transaction_session_timeout", "0"},
-	    {"search_path", "pg_catalog, pg_temp"},
+		{"default_transaction_isolation", "read committed"},
+		{"default_transaction_read_only", "off"},
+		{"default_transaction_deferrable", "off"},
+		{"synchronous_commit", "off"}, /* what a crash loses here is done again */
+		{"statement_timeout", "0"},
+		{"lock_timeout", "0"},
+		{"idle_in_transaction_session_timeout", "0"},
+#if PG_VERSION_NUM >= 170000
+		{"transaction_timeout", "0"},
+#endif
+		{"search_path", "pg_catalog, pg_temp"},
 	};
 
 	for (auto &setting : kSettings)

@@ -542,6 +542,44 @@ def the_worker_goes_when_the_database_is_wanted(_):
     with_servers("wanted", body)
 
 
+def who_may_nothing_holds_up_no_delivery(_):
+    def body(server, redis, db):
+        db.run("CREATE ROLE bare LOGIN")
+        with server.session("shop", user="bare") as bare:
+            for number, command in enumerate(("DROP OWNED BY CURRENT_USER CASCADE", "DROP SCHEMA IF EXISTS nosuch CASCADE",
+                                              "DROP EXTENSION IF EXISTS nosuch CASCADE")):
+                bare.run(f"BEGIN; {command}")
+                redis.ask("SET", f"a:{number}", "x")
+                db.run("INSERT INTO orders VALUES (%s, %s)", (number, number))
+                gone(redis, f"a:{number}")
+                bare.run("ROLLBACK")
+            for number in range(10, 20):
+                bare.fails("42501", "CREATE DATABASE nope TEMPLATE shop")
+                redis.ask("SET", f"a:{number}", "x")
+                db.run("INSERT INTO orders VALUES (%s, %s)", (number, number))
+                wait_for("delivered", lambda: redis.ask("EXISTS", f"a:{number}") == 0, 3)
+
+    with_servers("bare", body)
+
+
+def a_terminated_worker_leaves_its_work_to_the_next_one(_):
+    def body(server, redis, db):
+        db.run("INSERT INTO orders VALUES (1, 1)")
+        drained(db)
+        redis.ask("SET", "a:2", "x")
+        redis.pause()
+        db.run("INSERT INTO orders VALUES (2, 2)")
+        pid = wait_for("a worker runs", lambda: server.worker_pids("shop"))[0]
+        time.sleep(1)                        # it waits for the answer
+        db.run("SELECT pg_terminate_backend(%s)", (pid,))
+        wait_for("it has ended", lambda: pid not in server.worker_pids("shop"))
+        redis.resume()
+        # Nobody commits anything now.
+        gone(redis, "a:2")
+
+    with_servers("terminated", body)
+
+
 def a_worker_whose_work_fails_holds_up_nobody(_):
     def body(server, redis, db):
         server.expect(r"cache_ext worker .* ERROR")
@@ -666,6 +704,8 @@ def commands_that_change_rows_without_triggers_invalidate_what_is_watched(_):
 
 
 TESTS = [
+    who_may_nothing_holds_up_no_delivery,
+    a_terminated_worker_leaves_its_work_to_the_next_one,
     commands_that_change_rows_without_triggers_invalidate_what_is_watched,
     tag_sets_are_emptied_with_their_members,
     libraries_keys_go_as_they_are_stored,
