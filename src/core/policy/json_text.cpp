@@ -320,8 +320,7 @@ member_names(std::string_view json)
 	Span value;
 
 	while (members.next(&quoted, &value))
-		if (auto name = unquote(quoted);
-		    name && known.insert(*name).second)
+		if (auto name = unquote(quoted); name && known.insert(*name).second)
 			names.push_back(std::move(*name));
 	return names;
 }

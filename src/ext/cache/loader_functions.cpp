@@ -10,7 +10,6 @@
 #include <algorithm>
 #include <cstring>
 
-
 #include "ext/cache/arguments.hpp"
 #include "ext/cache/loaders.hpp"
 #include "ext/cache/query.hpp"

@@ -139,7 +139,8 @@ is_shown(const StatisticRow &row)
 	return shown;
 }
 
-/* Why a filling failed.  Errors quote values of the tables, so others than readers learn only that. */
+/* Why a filling failed.  Errors quote values of the tables, so others than readers learn only that.
+ */
 static char *
 shown_failure(const StatisticRow &row)
 {
