@@ -207,6 +207,13 @@ ROLLBACK;
 -- what happens at once cannot hide in a query either
 SELECT cache_get('k', $$SELECT cache_incr('n')$$, ttl => '1 s');
 SELECT cache_get('k', $$SELECT cache_add('n', 'x')$$, ttl => '1 s');
+-- nor in a function that planning runs
+CREATE FUNCTION cache_test.folded() RETURNS integer LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+    PERFORM public.cache_set('other', 'x');
+    RETURN 1;
+END $$;
+SELECT cache_get('folded', 'SELECT cache_test.folded() AS x');
 -- volatile functions only with a ttl
 SELECT cache_get('k', 'SELECT random()');
 SELECT cache_get('k', 'SELECT random() < 2 AS x', ttl => '1 s');

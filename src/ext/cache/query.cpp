@@ -136,9 +136,10 @@ execute(SPIPlanPtr plan, const QueryCall &call, QueryAnswer *answer)
  * Functions called by the query are held to reading as well: the transaction
  * is read-only meanwhile.  An error aborts the (sub)transaction, which puts
  * XactReadOnly back as it was at its start; PG_FINALLY does so before that.
+ *
+ * Planning runs functions, too, where it folds constants.  They may ask for other
+ * entries, so the plan is kept from the beginning, and may read only as well.
  */
-/* Planning runs functions, too, which may ask for other entries: the plan is kept from the
- * beginning. */
 static void
 check_and_execute(SPIPlanPtr plan, KeptPlan *kept, const QueryCall &call, QueryAnswer *answer)
 {
@@ -148,8 +149,8 @@ check_and_execute(SPIPlanPtr plan, KeptPlan *kept, const QueryCall &call, QueryA
 		++kept->users;
 	PG_TRY();
 	{
-		check_plan(plan, call.allow_volatile, answer);
 		XactReadOnly = true;
+		check_plan(plan, call.allow_volatile, answer);
 		execute(plan, call, answer);
 	}
 	PG_FINALLY();
