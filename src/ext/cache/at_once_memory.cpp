@@ -60,7 +60,7 @@ struct Present
 static bool
 read_with_token(std::string_view key, Present *present)
 {
-	MemoryHit before = memory_get(key);
+	MemoryHit before = memory_peek(key); /* one use of the entry is one hit */
 
 	if (before.fresh)
 		present->encoded_tags = before.encoded_tags;
