@@ -1361,6 +1361,7 @@ DECLARE
     -- types are qualified here: the caller's search_path holds until set_config below
     s constant pg_catalog.name := coalesce(schema_name, pg_catalog.current_schema());
     callers_path constant pg_catalog.text := pg_catalog.current_setting('search_path');
+    newest constant pg_catalog.text := 'the newest 50 scans, read from the table through its index';
     missing pg_catalog.text;
     target pg_catalog.text;
     queries pg_catalog.text[];
@@ -1445,8 +1446,7 @@ BEGIN
     END LOOP;
 
     target := format('%I.recent_scans', s);
-    IF to_regclass(target) IS NOT NULL
-       AND obj_description(to_regclass(target), 'pg_class') IS DISTINCT FROM 'the newest 50 scans, read from the table through its index' THEN
+    IF to_regclass(target) IS NOT NULL AND obj_description(to_regclass(target), 'pg_class') IS DISTINCT FROM newest THEN
         RAISE EXCEPTION 'relation "%" already exists', target
             USING ERRCODE = 'duplicate_table', HINT = 'Rename it: the application''s newest scans are to have this name.';
     END IF;
@@ -1461,8 +1461,7 @@ BEGIN
             LEFT JOIN %1$I."user" u ON u.id = n.user_id
             LEFT JOIN %1$I.bag b ON b.id = coalesce(n.child_bag_id, n.parent_bag_id)
             ORDER BY n."timestamp" DESC, n.id DESC $q$, s);
-        EXECUTE format('COMMENT ON VIEW %s IS %L', target,
-            'the newest 50 scans, read from the table through its index');
+        EXECUTE format('COMMENT ON VIEW %s IS %L', target, newest);   -- by which detach knows it
     END IF;
 
     PERFORM set_config('search_path', callers_path, true);

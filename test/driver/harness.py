@@ -372,6 +372,15 @@ class Session:
             raise outcome
         return outcome
 
+    def is_terminated_by(self, other):
+        """Terminated amid what start() has begun, it ends at once, and with an error."""
+        other.run("SELECT pg_terminate_backend(%s)", (self.pid,))
+        try:
+            self.finish(10)
+        except psycopg2.OperationalError:
+            return
+        raise Failure("a terminated call returned")
+
     def close(self):
         try:
             self.connection.close()

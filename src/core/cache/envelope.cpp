@@ -16,7 +16,6 @@ constexpr std::string_view kMagic{"\xff"
                                   4};
 constexpr char kVersion = 1;
 constexpr unsigned char kBySettings = 1;
-constexpr size_t kMaxTags = 0xffff;
 constexpr size_t kMaxTagSize = 0xffff;
 
 /* Numbers are unsigned, most significant byte first. */

@@ -46,7 +46,9 @@ struct Envelope
 /* The audience of values that belong to no role: what cache_set stored. */
 constexpr Digest kEverybody{0, 0};
 
-/* At most 65,535 tags of at most 65,535 bytes; throws Error(22023) beyond. */
+constexpr size_t kMaxTags = 0xffff;
+
+/* At most kMaxTags tags of at most 65,535 bytes; throws Error(22023) beyond. */
 std::string encode(const Envelope &envelope);
 
 /* The payload stays in bytes: the result's views point into them.  nullopt: no envelope of ours. */

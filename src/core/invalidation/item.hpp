@@ -20,6 +20,7 @@
  */
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <string_view>
@@ -131,6 +132,26 @@ removes_key(std::string_view items, std::string_view name) noexcept
 		if ((kind == ItemKind::kSession || kind == ItemKind::kKey) && body == name)
 			return true;
 	return false;
+}
+
+/* The same for many names, in ascending order. */
+inline void
+mark_removed(std::string_view items, const std::string_view *names, size_t count,
+             bool *removed) noexcept
+{
+	ItemKind kind;
+	std::string_view body;
+
+	while (take_item(items, kind, body))
+	{
+		if (kind != ItemKind::kSession && kind != ItemKind::kKey)
+			continue;
+
+		auto found = std::lower_bound(names, names + count, body);
+
+		if (found != names + count && *found == body)
+			removed[found - names] = true;
+	}
 }
 
 /* The body of a publish item; the message is what remains. */

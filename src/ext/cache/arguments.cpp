@@ -7,6 +7,7 @@
  */
 #include "ext/cache/arguments.hpp"
 
+#include "core/cache/envelope.hpp"
 #include "core/base/digest.hpp"
 #include "core/policy/rate_limit.hpp"
 #include "ext/invalidation/items.hpp"
@@ -20,8 +21,6 @@ extern "C" {
 }
 
 namespace cache_ext::cache {
-
-constexpr int kMostTags = 65535; /* which an envelope counts in two bytes */
 
 void
 refuse_null(const char *what)
@@ -182,10 +181,10 @@ tags_argument(FunctionCallInfo fcinfo, int number)
 {
 	Names tags = names_argument(fcinfo, number, "tag");
 
-	if (tags.count > kMostTags)
+	if (static_cast<size_t>(tags.count) > kMaxTags)
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 		                errmsg("too many tags for one cache entry"),
-		                errdetail("There are %d, at most %d are allowed.", tags.count, kMostTags)));
+		                errdetail("There are %d, at most %zu are allowed.", tags.count, kMaxTags)));
 	for (int i = 0; i < tags.count; ++i)
 	{
 		invalidation::check_name(tags.names[i], "tag");

@@ -174,6 +174,11 @@ in_subtransaction(Fn &&fn)
 		CurrentResourceOwner = owner;
 	};
 
+	auto roll_back = [&] {
+		pg::call([] { RollbackAndReleaseCurrentSubTransaction(); });
+		come_back();
+	};
+
 	pg::call([&] {
 		BeginInternalSubTransaction(nullptr);
 		MemoryContextSwitchTo(context);
@@ -187,16 +192,14 @@ in_subtransaction(Fn &&fn)
 	}
 	catch (const pg::PgError &error)
 	{
-		pg::call([] { RollbackAndReleaseCurrentSubTransaction(); });
-		come_back();
+		roll_back();
 		if (ERRCODE_TO_CATEGORY(error.edata()->sqlerrcode) == ERRCODE_OPERATOR_INTERVENTION)
 			throw;
 		return error.edata();
 	}
 	catch (...)
 	{
-		pg::call([] { RollbackAndReleaseCurrentSubTransaction(); });
-		come_back();
+		roll_back();
 		throw;
 	}
 }

@@ -31,6 +31,31 @@ extern "C" {
 
 namespace cache_ext::cache {
 
+bool
+has_committed(uint64 full_xid)
+{
+	return pg::call([&] {
+		auto xid = static_cast<TransactionId>(full_xid);
+		bool committed = false;
+
+		/* In this order: in progress lasts until it is visible. */
+		if (TransactionIdIsInProgress(xid))
+			return false;
+		LWLockAcquire(XactTruncationLock, LW_SHARED);
+#if PG_VERSION_NUM >= 170000
+		TransactionId oldest = TransamVariables->oldestClogXid;
+#else
+		TransactionId oldest = ShmemVariableCache->oldestClogXid;
+#endif
+		uint64 next = U64FromFullTransactionId(ReadNextFullTransactionId());
+
+		if (next - full_xid < PG_INT32_MAX && !TransactionIdPrecedes(xid, oldest))
+			committed = TransactionIdDidCommit(xid);
+		LWLockRelease(XactTruncationLock);
+		return committed;
+	});
+}
+
 namespace {
 
 using tier::Store;
@@ -121,36 +146,6 @@ grow_buffer(Size needed)
 		buffer_size = size;
 	});
 }
-
-} /* namespace */
-
-/* Has the transaction that set a value committed, so that everybody sees it? */
-bool
-has_committed(uint64 full_xid)
-{
-	return pg::call([&] {
-		auto xid = static_cast<TransactionId>(full_xid);
-		bool committed = false;
-
-		/* In this order: in progress lasts until it is visible. */
-		if (TransactionIdIsInProgress(xid))
-			return false;
-		LWLockAcquire(XactTruncationLock, LW_SHARED);
-#if PG_VERSION_NUM >= 170000
-		TransactionId oldest = TransamVariables->oldestClogXid;
-#else
-		TransactionId oldest = ShmemVariableCache->oldestClogXid;
-#endif
-		uint64 next = U64FromFullTransactionId(ReadNextFullTransactionId());
-
-		if (next - full_xid < PG_INT32_MAX && !TransactionIdPrecedes(xid, oldest))
-			committed = TransactionIdDidCommit(xid);
-		LWLockRelease(XactTruncationLock);
-		return committed;
-	});
-}
-
-namespace {
 
 /* Had every transaction up to this one ended when the snapshot was taken? */
 bool

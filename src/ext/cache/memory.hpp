@@ -125,7 +125,8 @@ struct MemoryStatistics
 };
 MemoryStatistics memory_statistics();
 
-/* Does what this transaction has set exist?  Not to be asked with a lock held. */
+/* Has the transaction that set a value committed, so that everybody sees it?  Not to be asked with
+ * a lock held. */
 bool has_committed(uint64 full_xid);
 
 struct MemoryListed
@@ -133,6 +134,7 @@ struct MemoryListed
 	std::string key; /* without key prefix; entries under other prefixes are not listed */
 	uint64 bytes;    /* of the value */
 	MemoryFacts facts;
+	uint64 set_by; /* the transaction that must have committed for it to exist; 0: none */
 	bool valid;
 };
 

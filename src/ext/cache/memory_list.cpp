@@ -50,7 +50,6 @@ std::vector<MemoryListed>
 memory_list()
 {
 	std::vector<MemoryListed> all;
-	std::vector<uint64> set_by; /* of each of them */
 	std::string prefix = full_key("");
 	uint64 scope = partition_count > 0 ? memory_scope() : 0;
 	TimestampTz now = GetCurrentTimestamp();
@@ -70,14 +69,14 @@ memory_list()
 			if (key.compare(0, prefix.size(), prefix) != 0)
 				return;
 			all.push_back({key.substr(prefix.size()), uint64{entry.value_bytes}, facts_of(entry),
+			               entry.facts.set_by,
 			               entry.facts.keep_until > now &&
 			                   store.is_current(number, invalidation::generations())});
-			set_by.push_back(entry.facts.set_by);
 		});
 	}
-	for (size_t i = 0; i < all.size(); ++i)
-		if (set_by[i] != 0 && !has_committed(set_by[i]))
-			all[i].valid = false;
+	for (MemoryListed &listed : all)
+		if (listed.set_by != 0 && !has_committed(listed.set_by))
+			listed.valid = false;
 	return all;
 }
 

@@ -384,6 +384,15 @@ removal_collected(std::string_view key) noexcept
 	return false;
 }
 
+void
+mark_collected_removals(const std::string_view *keys, int count, bool *removed) noexcept
+{
+	const Journal *j = open_journal();
+
+	for (int i = 0; j != nullptr && i < j->count; ++i)
+		mark_removed(item_bytes(j, j->entries[i]), keys, count, removed);
+}
+
 bool
 have_items() noexcept
 {

@@ -82,6 +82,9 @@ PendingValue pending_value(std::string_view key);
 /* Has it removed this very name, as a key or as a session's? */
 bool removal_collected(std::string_view key) noexcept;
 
+/* The same for many names, in ascending order. */
+void mark_collected_removals(const std::string_view *keys, int count, bool *removed) noexcept;
+
 /* Anything collected and not rolled back?  Such a transaction takes no hits and stores nothing. */
 bool have_items() noexcept;
 

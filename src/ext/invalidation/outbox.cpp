@@ -172,37 +172,52 @@ outbox_pending(const uint32 *buckets, int count, Snapshot snapshot)
 	return pending;
 }
 
-bool
-removal_pending(std::string_view key, Snapshot snapshot, bool also_retained)
+void
+mark_pending_removals(const std::string_view *keys, int count, bool *removed, Snapshot snapshot)
 {
 	Relation outbox = open_table("outbox", AccessShareLock);
 	TupleDesc columns = RelationGetDescr(outbox);
-	uint32 buckets[] = {bucket_of(NameKind::kKey, key), kBucketOfAll};
-	bool pending = false;
 
-	std::sort(buckets, buckets + 2);
 	if (RelationGetNumberOfBlocks(outbox) > 0)
 	{
+		auto *buckets = static_cast<uint32 *>(palloc(sizeof(uint32) * (count + 1)));
+
+		for (int i = 0; i < count; ++i)
+			buckets[i] = bucket_of(NameKind::kKey, keys[i]);
+		buckets[count] = kBucketOfAll;
+		std::sort(buckets, buckets + count + 1);
+
 		/* As in outbox_pending(). */
 		TableScanDesc scan = table_beginscan_strat(
 		    outbox, IsolationIsSerializable() ? SnapshotSelf : snapshot, 0, nullptr, true, false);
 		HeapTuple row;
 
-		while (!pending && (row = heap_getnext(scan, ForwardScanDirection)) != nullptr)
+		while ((row = heap_getnext(scan, ForwardScanDirection)) != nullptr)
 		{
 			CHECK_FOR_INTERRUPTS();
-			if (!is_about(row, columns, buckets, 2))
+			if (!is_about(row, columns, buckets, count + 1))
 				continue;
 
 			bool null;
 			bytea *payload =
 			    DatumGetByteaPP(heap_getattr(row, outbox_column::payload + 1, columns, &null));
 
-			pending = removes_key({VARDATA_ANY(payload), VARSIZE_ANY_EXHDR(payload)}, key);
+			mark_removed({VARDATA_ANY(payload), VARSIZE_ANY_EXHDR(payload)}, keys, count, removed);
+			if (count == 1 && removed[0])
+				break;
 		}
 		table_endscan(scan);
+		pfree(buckets);
 	}
 	table_close(outbox, AccessShareLock);
+}
+
+bool
+removal_pending(std::string_view key, Snapshot snapshot, bool also_retained)
+{
+	bool pending = false;
+
+	mark_pending_removals(&key, 1, &pending, snapshot);
 	return pending || (also_retained && retained_removes(key, snapshot));
 }
 

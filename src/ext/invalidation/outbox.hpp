@@ -53,6 +53,10 @@ RedisState read_redis_state(Snapshot snapshot);
  */
 bool removal_pending(std::string_view key, Snapshot snapshot, bool also_retained);
 
+/* The first of these for many names, in ascending order, in one look. */
+void mark_pending_removals(const std::string_view *keys, int count, bool *removed,
+                           Snapshot snapshot);
+
 /* Is the extension installed in this database?  Its tables may be used only then. */
 bool outbox_exists();
 

@@ -14,6 +14,7 @@
 #include "ext/invalidation/journal.hpp"
 #include "ext/invalidation/watch_rows.hpp"
 #include "ext/statistics/capture.hpp"
+#include "ext/statistics/fill.hpp"
 #include "ext/statistics/triggers.hpp"
 #include "pg/guard.hpp"
 #include "pg/settings.hpp"
@@ -23,7 +24,6 @@ extern "C" {
 #include "catalog/catalog.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
-#include "catalog/pg_inherits.h"
 #include "catalog/pg_type.h"
 #include "storage/lmgr.h"
 #include "utils/acl.h"
@@ -302,8 +302,7 @@ cache_ext_watch(PG_FUNCTION_ARGS)
 	cache_ext::pg::guard([&] { (void) statistics::ensure_source(row.relation); });
 	/* Who is writing now writes for the watches of before: its values must not be cached meanwhile.
 	 */
-	LockRelationOid(row.relation, ShareRowExclusiveLock);
-	(void) find_all_inheritors(row.relation, ShareRowExclusiveLock, nullptr);
+	statistics::lock_sources(list_make1_oid(row.relation), ShareRowExclusiveLock);
 	row.number = next_number(row.relation);
 	insert_watch(row);
 	statistics::forget_compiled(row.relation);

@@ -15,6 +15,7 @@
 #include "ext/sessions/sessions.hpp"
 
 #include <algorithm>
+#include <memory>
 #include <optional>
 #include <string>
 #include <unordered_set>
@@ -467,28 +468,49 @@ move_in_redis(const Sid &sid, const Sid &to)
 	return pg::guard([&] { return move(sid.key, to.key); });
 }
 
+/* Those of these sessions, in ascending order, that have not been ended. */
+static std::vector<std::string_view>
+living_among(const std::vector<std::string> &keys)
+{
+	std::vector<std::string_view> names(keys.begin(), keys.end());
+	auto ended = std::make_unique<bool[]>(names.size());
+	std::vector<std::string_view> living;
+
+	pg::call([&] {
+		auto count = static_cast<int>(names.size());
+
+		invalidation::mark_collected_removals(names.data(), count, ended.get());
+		PushActiveSnapshot(GetLatestSnapshot());
+		invalidation::mark_pending_removals(names.data(), count, ended.get(), GetActiveSnapshot());
+		PopActiveSnapshot();
+	});
+	for (size_t i = 0; i < names.size(); ++i)
+		if (!ended[i])
+			living.push_back(names[i]);
+	return living;
+}
+
 int64
 destroy_all_in_redis(std::string_view field, std::string_view value)
 {
 	std::string_view utf8_field = to_utf8(field);
 	std::string_view utf8_value = to_utf8(value);
-	int64 named = 0;
 
-	pg::guard([&] {
+	return pg::guard([&] {
+		std::vector<std::string> keys;
+
 		for_each_session([&](std::string_view sid, std::string_view json, int64) {
-			if (!policy::has_field(json, utf8_field, utf8_value))
-				return;
-
-			std::string key(kKeyPrefix);
-
-			key.append(sid);
-			if (look(key).ended)
-				return;
-			pg::call([&] { invalidation::collect_session(key); });
-			++named;
+			if (policy::has_field(json, utf8_field, utf8_value))
+				keys.emplace_back(kKeyPrefix).append(sid);
 		});
+		std::sort(keys.begin(), keys.end());
+
+		auto living = living_among(keys);
+
+		for (std::string_view key : living)
+			pg::call([&] { invalidation::collect_session(key); });
+		return static_cast<int64>(living.size());
 	});
-	return named;
 }
 
 void

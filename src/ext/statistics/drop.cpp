@@ -17,6 +17,7 @@
 #include "ext/statistics/lost_index.hpp"
 #include "ext/statistics/sources.hpp"
 #include "ext/statistics/ties.hpp"
+#include "pg/event_trigger.hpp"
 #include "pg/guard.hpp"
 #include "pg/maintenance_lock.hpp"
 #include "pg/objects.hpp"
@@ -24,7 +25,6 @@
 extern "C" {
 #include "access/table.h"
 #include "catalog/pg_class.h"
-#include "commands/event_trigger.h"
 #include "executor/spi.h"
 #include "nodes/parsenodes.h"
 #include "utils/inval.h"
@@ -245,7 +245,7 @@ PG_FUNCTION_INFO_V1(cache_ext_on_drop);
 Datum
 cache_ext_on_drop(PG_FUNCTION_ARGS)
 {
-	auto *event = event_of(fcinfo, "on_drop");
+	auto *event = pg::event_of(fcinfo, "on_drop");
 
 	pg::guard([&] {
 		if (pg::runs_own_script() || !OidIsValid(internal_relation("source", true)))

@@ -9,10 +9,6 @@
 
 #include "ext/statistics/catalog.hpp"
 
-extern "C" {
-#include "commands/event_trigger.h"
-}
-
 namespace cache_ext::statistics {
 
 /* The source that a table is, or is a partition or inheritance child of. */
@@ -24,8 +20,5 @@ bool source_of(Oid relation, SourceRow *source);
  * their tables while triggers are disabled or missing.
  */
 void follow(Oid relation);
-
-/* What an event trigger is called with; raises 39P03 when somebody else calls its function. */
-EventTriggerData *event_of(FunctionCallInfo fcinfo, const char *function);
 
 } /* namespace cache_ext::statistics */

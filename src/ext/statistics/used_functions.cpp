@@ -23,6 +23,7 @@ extern "C" {
 #include "access/skey.h"
 #include "access/table.h"
 #include "catalog/indexing.h"
+#include "catalog/objectaddress.h"
 #include "catalog/pg_depend.h"
 #include "catalog/pg_operator.h"
 #include "catalog/pg_proc.h"
@@ -38,15 +39,12 @@ namespace cache_ext::statistics {
 static Oid
 view_of_rule(Oid rule)
 {
-	Oid view = InvalidOid;
 	Relation catalog = table_open(RewriteRelationId, AccessShareLock);
-	ScanKeyData key;
+	HeapTuple tuple = get_catalog_object_by_oid(catalog, Anum_pg_rewrite_oid, rule);
+	Oid view = HeapTupleIsValid(tuple)
+	               ? reinterpret_cast<Form_pg_rewrite>(GETSTRUCT(tuple))->ev_class
+	               : InvalidOid;
 
-	ScanKeyInit(&key, Anum_pg_rewrite_oid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(rule));
-	SysScanDesc scan = systable_beginscan(catalog, RewriteOidIndexId, true, nullptr, 1, &key);
-	if (HeapTuple tuple = systable_getnext(scan))
-		view = reinterpret_cast<Form_pg_rewrite>(GETSTRUCT(tuple))->ev_class;
-	systable_endscan(scan);
 	table_close(catalog, AccessShareLock);
 	return view;
 }

@@ -116,10 +116,10 @@ is_template(Oid database)
 	if (!HeapTupleIsValid(tuple))
 		return false;
 
-	bool anybodys = reinterpret_cast<Form_pg_database>(GETSTRUCT(tuple))->datistemplate;
+	bool is_one = reinterpret_cast<Form_pg_database>(GETSTRUCT(tuple))->datistemplate;
 
 	ReleaseSysCache(tuple);
-	return anybodys;
+	return is_one;
 }
 
 /* The database that a command needs for itself, or an invalid one. */

@@ -118,12 +118,7 @@ def a_wait_obeys_statement_timeout_and_terminate(options):
             asked.clear()
             db.start(f"SELECT cache_get('k', {QUERY})")
             asked.wait(10)
-            other.run("SELECT pg_terminate_backend(%s)", (db.pid,))
-            try:
-                db.finish(10)
-                raise Failure("a terminated call returned")
-            except psycopg2.OperationalError:
-                pass
+            db.is_terminated_by(other)
 
 
 def who_is_terminated_amid_connecting_leaves_no_place_behind(options):
@@ -141,12 +136,7 @@ def who_is_terminated_amid_connecting_leaves_no_place_behind(options):
                     asked.clear()
                     db.start("SELECT cache_ping()")
                     expect(asked.wait(10), "no connection was begun: its place is not given back")
-                    other.run("SELECT pg_terminate_backend(%s)", (db.pid,))
-                    try:
-                        db.finish(10)
-                        raise Failure("a terminated call returned")
-                    except psycopg2.OperationalError:
-                        pass
+                    db.is_terminated_by(other)
 
 
 def exchanges_that_never_sleep_obey_a_cancel(options):

@@ -216,12 +216,7 @@ def a_peer_that_does_not_shake_hands_keeps_nobody(options):
             silent.connected.clear()
             db.start("SELECT cache_ping()")    # which waits for no pause
             silent.connected.wait(10)
-            other.run("SELECT pg_terminate_backend(%s)", (db.pid,))
-            try:
-                db.finish(10)
-                raise Failure("a terminated call returned")
-            except psycopg2.OperationalError:
-                pass
+            db.is_terminated_by(other)
     for stub in (silent, rude, slow):
         stub.stop()
 

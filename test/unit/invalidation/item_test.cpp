@@ -110,6 +110,13 @@ TEST(Item, AKeyIsRemovedByItsVeryNameOnly)
 	EXPECT_FALSE(removes_key(items, "sess:a")) << "that is a tag";
 	EXPECT_TRUE(removes_key(items, "sess:b"));
 	EXPECT_TRUE(removes_key(items, "sess:c"));
+
+	const std::string_view names[] = {"sess:a", "sess:b", "sess:bb", "sess:c", "sess:d"};
+	bool removed[5] = {};
+
+	mark_removed(items, names, 5, removed);
+	for (int n = 0; n < 5; ++n)
+		EXPECT_EQ(removed[n], removes_key(items, names[n])) << names[n];
 	EXPECT_FALSE(removes_key(items, "sess:d"));
 	EXPECT_FALSE(removes_key(items, "sess:"));
 	EXPECT_FALSE(removes_key("", ""));
